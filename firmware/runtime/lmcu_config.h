@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sizes that the compiler's memory report and the firmware must agree on. lora_mcu reads these lines, so each
+ * value is a plain decimal number; static assertions in the C files hold the real objects to them. */
+#ifndef LMCU_CONFIG_H
+#define LMCU_CONFIG_H
+
+#define LMCU_PROTOCOL_VERSION 1
+#define LMCU_FIRMWARE_MAJOR 0
+#define LMCU_FIRMWARE_MINOR 1
+#define LMCU_FIRMWARE_PATCH 0
+
+#define LMCU_MAX_RANK 64
+#define LMCU_MAX_PAYLOAD 1024   /* bytes of one frame's payload */
+#define LMCU_WINDOW 1           /* responses kept, requests in flight */
+
+#define LMCU_CONTEXT_BYTES 256  /* lmcu_context: the training state */
+#define LMCU_LINK_BYTES 4096    /* lmcu_link: frame buffers, sequence state, response cache */
+#define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */
+#define LMCU_RX_RING_BYTES 2048 /* lmcu_rx_ring: filled by the UART interrupt */
+#define LMCU_STACK_BYTES 4096   /* lmcu_stack: the reserve of the linker script */
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operator kernels, called by the generated model.c with constants that the compiler computed. Activations are int8 NHWC,
+ * gradients float32 in real units, same shape. Every backward ADDS to dx (the generated code zeroes a gradient once).
+ * All quantities are validated by the compiler: kernels trust them. docs/numerics.md is the contract of the arithmetic. */
+#ifndef LMCU_OPS_H
+#define LMCU_OPS_H
+
+#include "lmcu.h"
+
+/* How a clamped output passes gradients back (straight-through). An activation's bound masks every gradient at it; the bare
+ * int8 rail masks only what would push further out: g < 0 at 127, g > 0 at -128. */
+typedef struct {
+    int32_t act_min, act_max;    /* clamp of the output, int8 */
+    int32_t min_is_bound;        /* 1: act_min belongs to a fused activation */
+    int32_t max_is_bound;
+} lmcu_clamp_t;
+
+/* The adapter of one layer; NULL where a layer is not adapted. */
+typedef struct {
+    int32_t rank;
+    int32_t a_offset, b_offset;  /* elements in factors and gradients */
+    float gamma;                 /* alpha / r, or alpha / sqrt(r) */
+    float input_scale;           /* s_x */
+    const float *c;              /* [m] fl32(gamma / s_w[o]) */
+} lmcu_lora_t;
+
+/* Requantization by gemmlowp's double rounding (convolution, depthwise): SaturatingRoundingDoublingHighMul by
+ * multiplier[o], then RoundingDivideByPOT; shift > 0 shifts left first. acc is clamped to +-acc_limit[o] first, where
+ * the output is saturated already, so that nothing overflows. */
+typedef struct {
+    const int32_t *multiplier;
+    const int8_t *shift;
+} lmcu_requant_t;
+
+/* Requantization that rounds half away from zero (dense): sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift),
+ * multiplier < 2^62, 33 <= shift <= 95, |acc| <= 2^31 - 1. The compiler proved it equal to the double rule at every threshold. */
+typedef struct {
+    const uint64_t *multiplier; /* [m] or [1] */
+    const uint8_t *shift;
+    int32_t per_channel;        /* 0: one entry for all outputs */
+} lmcu_round_t;
+
+/* y = clamp(RQ(b + W x) + z_y). x [batch][k], w [m][k], bias [m] or NULL, y [batch][m]. */
+typedef struct {
+    int32_t batch, k, m;
+    int32_t input_zero_point, weight_zero_point, output_zero_point;
+    lmcu_clamp_t clamp;
+    lmcu_round_t requant;
+    const int8_t *weights;
+    const int32_t *bias;
+    const float *weight_scale;   /* s_w, [m]: backward only, NULL without */
+} lmcu_dense_t;
+
+/* x [in_h][in_w][in_c], w [out_c][kernel_h][kernel_w][in_c], y [out_h][out_w][out_c]; K = kernel_h * kernel_w * in_c */
+typedef struct {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t input_zero_point, output_zero_point;
+    lmcu_clamp_t clamp;
+    lmcu_requant_t requant;
+    const int8_t *weights;
+    const int32_t *bias;
+    const float *weight_scale;   /* [out_c] */
+} lmcu_conv2d_t;
+
+/* w [kernel_h][kernel_w][out_c], out_c = in_c * multiplier, output channel = c * multiplier + q */
+typedef struct {
+    lmcu_conv2d_t conv;
+    int32_t multiplier;
+} lmcu_depthwise_t;
+
+typedef struct {
+    int32_t in_h, in_w, channels, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    lmcu_clamp_t clamp;
+} lmcu_pool_t;
+
+/* MEAN over the axes H, W (or any contiguous run of axes): x [outer][count][inner] -> y [outer][inner] */
+typedef struct {
+    int32_t outer, count, inner;
+    int32_t input_zero_point, output_zero_point;
+    int32_t multiplier, shift;   /* of s_x / s_y, as the oracle folds the count in */
+    float inverse_count;         /* fl32(1 / count): backward */
+} lmcu_mean_t;
+
+/* y = clamp(a + b) with both rescaled (left_shift 20); b may be one element (b_count = 1) or as many as a */
+typedef struct {
+    int32_t count, b_count;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t a_multiplier, a_shift, b_multiplier, b_shift, output_multiplier, output_shift, left_shift;
+    lmcu_clamp_t clamp;
+} lmcu_add_t;
+
+/* x [d0][d1][d2][d3] -> y padded by before/after in each dimension with `value` */
+typedef struct {
+    int32_t dims[4], before[4], after[4];
+    int32_t value;
+} lmcu_pad_t;
+
+/* rows of `depth`; fixed-point, as the oracle's reference kernel */
+typedef struct {
+    int32_t rows, depth;
+    int32_t input_multiplier, input_left_shift, diff_min;
+    int32_t output_zero_point;   /* -128 for int8 */
+} lmcu_softmax_t;
+
+typedef struct {
+    int32_t count;
+    float scale;
+    int32_t zero_point;
+} lmcu_affine_t;
+
+/* int8/uint8 -> int8/uint8 rescale (gemmlowp multiplier) */
+typedef struct {
+    int32_t count;
+    int32_t input_zero_point, output_zero_point, multiplier, shift;
+    int32_t output_min, output_max;
+} lmcu_requantize_t;
+
+/* ---- kernels. `scratch` is LMCU_ALIGNED(4) memory from the planner; the size is stated beside each (bytes). ---- */
+
+/* scratch: 2 * k rounded up to 4, and with an adapter + 4 * rank * (k + m) */
+void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
+/* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k rounded up to 4, + 4 * (k + m), and with an
+ * adapter + 4 * rank * (k + m) */
+void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                         float *dx, void *scratch);
+
+/* scratch as dense, with k = kernel_h * kernel_w * in_c and m = out_c */
+void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
+void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                          float *dx, void *scratch);
+
+void lmcu_depthwise_forward(const lmcu_depthwise_t *p, const int8_t *x, int8_t *y);
+void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *dx);
+
+void lmcu_average_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y);
+void lmcu_average_pool_backward(const lmcu_pool_t *p, const int8_t *y, float *dy, float *dx);
+void lmcu_max_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y);
+/* the gradient goes to the first maximum of the window in row-major order */
+void lmcu_max_pool_backward(const lmcu_pool_t *p, const int8_t *x, const int8_t *y, float *dy, float *dx);
+
+void lmcu_mean_forward(const lmcu_mean_t *p, const int8_t *x, int8_t *y);
+void lmcu_mean_backward(const lmcu_mean_t *p, const int8_t *y, float *dy, float *dx);
+
+void lmcu_add_forward(const lmcu_add_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+/* da or db may be NULL; da == db when a tensor is added to itself */
+void lmcu_add_backward(const lmcu_add_t *p, const int8_t *y, float *dy, float *da, float *db);
+
+void lmcu_pad_forward(const lmcu_pad_t *p, const int8_t *x, int8_t *y);
+void lmcu_pad_backward(const lmcu_pad_t *p, const float *dy, float *dx);
+
+void lmcu_softmax_forward(const lmcu_softmax_t *p, const int8_t *x, int8_t *y);
+
+void lmcu_quantize_forward(const lmcu_affine_t *p, const float *x, int8_t *y);
+void lmcu_dequantize_forward(const lmcu_affine_t *p, const int8_t *x, float *y);
+/* x and y are int8 or uint8 as the flags say; one kernel for the edges of a model and for rescaling inside */
+void lmcu_requantize_i8_i8(const lmcu_requantize_t *p, const int8_t *x, int8_t *y);
+void lmcu_requantize_u8_i8(const lmcu_requantize_t *p, const uint8_t *x, int8_t *y);
+void lmcu_requantize_i8_u8(const lmcu_requantize_t *p, const int8_t *x, uint8_t *y);
+
+#endif

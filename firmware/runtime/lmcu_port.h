@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All that a board must provide. A port implements these functions; nothing else in the runtime touches hardware. */
+#ifndef LMCU_PORT_H
+#define LMCU_PORT_H
+
+#include "lmcu.h"
+
+/* Clocks, UART, tick; returns when bytes can flow. */
+void lmcu_port_init(void);
+
+/* Moves up to `capacity` received bytes into `buffer`; returns how many (0: none waiting). Never blocks. */
+uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity);
+
+/* Sends `count` bytes; returns when they are queued or sent. Bounded: gives up on a dead line. */
+void lmcu_port_write(const uint8_t *bytes, uint32_t count);
+
+/* Nothing to do: sleep until the next interrupt (WFI). May return at any time. */
+void lmcu_port_idle(void);
+
+/* A counter that rises with executed instructions or cycles as well as the core can tell (SysTick), 64-bit, from boot. */
+uint64_t lmcu_port_ticks(void);
+
+/* Core clock in Hz that was really reached; which source (0 internal, 1 external crystal). */
+uint32_t lmcu_port_clock_hz(void);
+uint32_t lmcu_port_clock_source(void);
+
+/* A number that differs from boot to boot as well as the board can make it (HELLO's boot id). */
+uint32_t lmcu_port_boot_id(void);
+
+/* Reset of the whole part. Does not return. */
+void lmcu_port_reset(void);
+
+/* Lowest stack pointer seen, as bytes used of LMCU_STACK_BYTES (painted stack); 0 where unknown. */
+uint32_t lmcu_port_stack_used(void);
+
+/* The image's entry after start-up code: lmcu_main never returns on a board. */
+int lmcu_main(void);
+
+#endif

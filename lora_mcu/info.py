@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compiled model says about itself: the JSON that the firmware carries and the host tool reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One edge of the model. ``shape`` is a sample's shape (without a leading 1); scale is None for float32."""
+
+    shape: tuple[int, ...]
+    dtype: str  # int8 | uint8 | float32
+    scale: float | None
+    zero_point: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * (4 if self.dtype == "float32" else 1)
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One adapted layer: A is [rank, k], B is [m, rank]; ``kernel`` is (kh, kw, c) of a convolution, else None."""
+
+    name: str
+    m: int
+    k: int
+    kernel: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Identity, edges and adapter layout of a compiled model. Factors are one fp16 array: per layer in order, A then B."""
+
+    name: str
+    board: str
+    numerics: str
+    loss: str  # cross_entropy | mse
+    model_sha256: str
+    layout_sha256: str
+    input: TensorInfo
+    output: TensorInfo
+    logit_count: int
+    rank: int
+    alpha: float
+    rslora: bool
+    layers: tuple[LayerInfo, ...]
+    store_capacity: int
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Number of fp16 values in all factors."""
+        return sum(self.rank * (layer.k + layer.m) for layer in self.layers)
+
+    @property
+    def label_bytes(self) -> int:
+        """Bytes of one label on the wire: a u32 class index, or logit_count float32 in real units."""
+        return 4 if self.loss == "cross_entropy" else 4 * self.logit_count
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one stored sample: input, label, rounded up to 4 (both parts start at multiples of 4)."""
+        return (self.input.nbytes + 3) // 4 * 4 + self.label_bytes
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """Inverse of :meth:`to_json`; raises ValueError, KeyError or TypeError on anything else."""
+        raw: dict[str, Any] = json.loads(text)
+        for edge in ("input", "output"):
+            raw[edge] = TensorInfo(**{**raw[edge], "shape": tuple(raw[edge]["shape"])})
+        raw["layers"] = tuple(
+            LayerInfo(**{**layer, "kernel": tuple(layer["kernel"]) if layer["kernel"] else None})
+            for layer in raw["layers"]
+        )
+        raw["label_names"] = tuple(raw["label_names"])
+        return cls(**raw)
