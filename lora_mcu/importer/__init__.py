@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a .tflite file to a Graph. TensorFlow is not needed and not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_mcu.errors import ModelError
+from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
+from lora_mcu.importer.operators import SHAPE_INPUTS, convert, refuse_unknown
+from lora_mcu.ir.graph import DTYPE_BYTES, Graph
+
+__all__ = ["load", "loads"]
+
+
+def load(path: str | Path) -> Graph:
+    """Read a quantized .tflite model. Raises ModelError (one line with a way out) on anything that cannot be served."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return loads(content, Path(path).stem)
+    except ModelError as error:
+        raise ModelError(f"{Path(path).name}: {error}") from None
+
+
+def loads(content: bytes, name: str = "model") -> Graph:
+    """Like :func:`load`, from the bytes of a file."""
+    raw = read(content)
+    if raw.subgraphs != 1:
+        raise ModelError(f"it has {raw.subgraphs} subgraphs (control flow or streaming state); export one without them")
+    for what, ids in (("input", raw.inputs), ("output", raw.outputs)):
+        if len(ids) != 1:
+            raise ModelError(f"it has {len(ids)} {what}s; export the model with one {what}")
+    live = _live(raw)
+    refuse_unknown(raw, live)
+    _check_tensors(raw, live)
+    ops = [convert(raw, op) for op in live]
+    used = {raw.inputs[0], raw.outputs[0]} | {i for op in ops for i in (*op.inputs, *op.outputs)}
+    graph = Graph(name, raw.sha256, {i: raw.tensors[i] for i in sorted(used)}, ops, raw.inputs[0], raw.outputs[0])
+    graph.verify()
+    return graph
+
+
+def _live(raw: RawModel) -> list[RawOp]:
+    """Operators that the output depends on. A reshape's target shape is known from its output tensor, so the SHAPE,
+    STRIDED_SLICE and PACK that Keras' Flatten leaves behind fold away here."""
+    needed = {raw.outputs[0]}
+    live: list[RawOp] = []
+    for op in reversed(raw.ops):
+        if needed.intersection(op.outputs):
+            live.append(op)
+            skipped = SHAPE_INPUTS.get(op.kind, len(op.inputs))
+            needed.update(i for i in op.inputs[:skipped] if i >= 0)
+    return live[::-1]
+
+
+def _check_tensors(raw: RawModel, live: list[RawOp]) -> None:
+    for op in live:
+        for i in op.inputs[: SHAPE_INPUTS.get(op.kind, len(op.inputs))] + op.outputs:
+            if i < 0:
+                continue
+            tensor = raw.tensors[i]
+            if -1 in tensor.shape:
+                raise ModelError(
+                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} has the dynamic shape {list(tensor.shape)}; convert "
+                    "with fixed shapes (a concrete function with input shape [1, ...])"
+                )
+            if tensor.dtype not in DTYPE_BYTES or tensor.dtype == "int16":
+                raise ModelError(
+                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} is {tensor.dtype}; only full int8 models are "
+                    "served: convert with supported_ops = [TFLITE_BUILTINS_INT8]"
+                )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only place that knows flatbuffers: a .tflite file becomes plain Python records, with every index checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import tflite
+
+from lora_mcu.errors import ModelError
+from lora_mcu.ir.graph import Tensor
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_ELEMENTS = 1 << 28
+
+
+@dataclass
+class RawOp:
+    """One operator of the file: ``options`` is the union table as flatbuffers holds it, or None."""
+
+    index: int
+    kind: str
+    inputs: list[int]  # -1: absent
+    outputs: list[int]
+    options: Any
+
+
+@dataclass
+class RawModel:
+    sha256: str
+    tensors: list[Tensor]
+    ops: list[RawOp]
+    inputs: list[int]
+    outputs: list[int]
+    subgraphs: int
+
+
+@cache
+def _names(enum: type) -> dict[int, str]:
+    return {v: k for k, v in vars(enum).items() if isinstance(v, int)}
+
+
+def read(content: bytes) -> RawModel:
+    """Parse a .tflite file. Raises ModelError, in one line, on anything that is not one."""
+    if len(content) < 8 or content[4:8] != b"TFL3":
+        raise ModelError("this is not a .tflite file (no TFL3 identifier); give the converter's output")
+    if len(content) > MAX_FILE_BYTES:
+        raise ModelError(f"the file has {len(content)} bytes; at most {MAX_FILE_BYTES} are read")
+    try:
+        return _read(content)
+    except ModelError:
+        raise
+    except Exception as error:  # flatbuffers signals broken offsets by whatever struct or NumPy raise
+        raise ModelError(f"the .tflite file is truncated or damaged ({type(error).__name__}); convert it again") from error
+
+
+def _read(content: bytes) -> RawModel:
+    model = tflite.Model.GetRootAs(content, 0)
+    if model.SubgraphsLength() < 1:
+        raise ModelError("the .tflite file holds no graph")
+    graph = model.Subgraphs(0)
+    tensors = [_tensor(content, model, graph.Tensors(i), i) for i in range(graph.TensorsLength())]
+    ops = [_operator(model, graph.Operators(i), i, len(tensors)) for i in range(graph.OperatorsLength())]
+    inputs = [_index(i, len(tensors), "model input") for i in _ints(graph.InputsAsNumpy())]
+    outputs = [_index(i, len(tensors), "model output") for i in _ints(graph.OutputsAsNumpy())]
+    return RawModel(hashlib.sha256(content).hexdigest(), tensors, ops, inputs, outputs, model.SubgraphsLength())
+
+
+def _ints(array: Any) -> list[int]:
+    return [] if isinstance(array, int) else [int(v) for v in array]  # flatbuffers gives 0 for an absent vector
+
+
+def _index(i: int, count: int, what: str) -> int:
+    if not 0 <= i < count:
+        raise ModelError(f"{what} refers to tensor {i} of {count}; the file is damaged")
+    return i
+
+
+def _operator(model: Any, op: Any, index: int, tensors: int) -> RawOp:
+    if not 0 <= op.OpcodeIndex() < model.OperatorCodesLength():
+        raise ModelError(f"operator {index} has no operator code; the file is damaged")
+    code = model.OperatorCodes(op.OpcodeIndex())
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    kind = _names(tflite.BuiltinOperator).get(number, f"operator code {number}")
+    if kind == "CUSTOM":
+        kind = f"CUSTOM {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
+    inputs = [-1 if i == -1 else _index(i, tensors, f"operator {index}") for i in _ints(op.InputsAsNumpy())]
+    outputs = [_index(i, tensors, f"operator {index}") for i in _ints(op.OutputsAsNumpy())]
+    return RawOp(index, kind, inputs, outputs, _options(op))
+
+
+def _options(op: Any) -> Any:
+    """The options table in its own class, or None."""
+    name = _names(tflite.BuiltinOptions).get(op.BuiltinOptionsType())
+    table = op.BuiltinOptions()
+    if not name or name == "NONE" or table is None:
+        return None
+    options = getattr(tflite, name)()
+    options.Init(table.Bytes, table.Pos)
+    return options
+
+
+def _tensor(content: bytes, model: Any, raw: Any, index: int) -> Tensor:
+    name = (raw.Name() or b"").decode("utf-8", "replace") or f"tensor_{index}"
+    dtype = _names(tflite.TensorType).get(raw.Type(), "?").lower()
+    shape = tuple(_ints(raw.ShapeAsNumpy()))
+    signature = _ints(raw.ShapeSignatureAsNumpy())
+    if any(d < 0 for d in signature[1:]) or any(d < 1 for d in shape):
+        # a dimension of 0 or less in `shape` is allowed only for tensors that nothing live uses
+        shape = tuple(-1 if d < 1 or s < 0 else d for d, s in zip(shape, (signature or shape), strict=False))
+    elements = 1
+    for d in shape:
+        elements *= max(d, 1)
+        if elements > MAX_ELEMENTS:
+            raise ModelError(f"tensor {index} {name!r} has shape {list(shape)}: more than {MAX_ELEMENTS} elements")
+    tensor = Tensor(name, shape, dtype)
+    _quantization(raw.Quantization(), tensor, index)
+    tensor.data = _constant(content, model, raw, tensor, index)
+    return tensor
+
+
+def _quantization(raw: Any, tensor: Tensor, index: int) -> None:
+    if raw is None or raw.ScaleLength() == 0:
+        return
+    tensor.scale = np.array(raw.ScaleAsNumpy(), np.float32)
+    zero_points = _ints(raw.ZeroPointAsNumpy())
+    tensor.zero_point = np.array(zero_points or [0] * len(tensor.scale), np.int64)
+    tensor.axis = raw.QuantizedDimension()
+    where = f"tensor {index} {tensor.name!r}"
+    if tensor.dtype == "int32":  # a bias: its scale follows from input and weights
+        return
+    if not np.isfinite(tensor.scale).all() or (tensor.scale <= 0).any():
+        raise ModelError(f"{where} has a scale that is not a positive number; convert the model again")
+    if len(tensor.zero_point) != len(tensor.scale):
+        raise ModelError(f"{where} has {len(tensor.scale)} scales and {len(tensor.zero_point)} zero points")
+    low, high = (0, 255) if tensor.dtype == "uint8" else (-128, 127)
+    if tensor.dtype in ("int8", "uint8") and ((tensor.zero_point < low) | (tensor.zero_point > high)).any():
+        raise ModelError(f"{where} has a zero point outside {low}..{high}; convert the model again")
+    if len(tensor.scale) > 1:
+        fits = 0 <= tensor.axis < len(tensor.shape) and tensor.shape[tensor.axis] == len(tensor.scale)
+        if not fits:
+            raise ModelError(f"{where} has {len(tensor.scale)} scales along dimension {tensor.axis} of {list(tensor.shape)}")
+
+
+_NUMPY = {"int8": np.int8, "uint8": np.uint8, "int32": np.int32, "int64": np.int64, "float32": np.float32}
+
+
+def _constant(content: bytes, model: Any, raw: Any, tensor: Tensor, index: int) -> np.ndarray[Any, Any] | None:
+    if not 0 <= raw.Buffer() < model.BuffersLength():
+        raise ModelError(f"tensor {index} {tensor.name!r} refers to buffer {raw.Buffer()}; the file is damaged")
+    buffer = model.Buffers(raw.Buffer())
+    payload: Any = buffer.DataAsNumpy() if buffer.DataLength() else None
+    if payload is None and buffer.Offset() > 1:  # stored behind the flatbuffer (files over 2 GB, newer converters)
+        start, size = buffer.Offset(), buffer.Size()
+        if start + size > len(content):
+            raise ModelError(f"tensor {index} {tensor.name!r} lies beyond the end of the file; it is truncated")
+        payload = np.frombuffer(content, np.uint8, size, start)
+    if payload is None or tensor.dtype not in _NUMPY:
+        return None
+    if -1 in tensor.shape or len(payload) != tensor.nbytes:
+        raise ModelError(f"tensor {index} {tensor.name!r} of shape {list(tensor.shape)} holds {len(payload)} bytes")
+    return np.frombuffer(bytes(payload), _NUMPY[tensor.dtype]).reshape(tensor.shape)
