@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
-from lora_mcu.importer.operators import SHAPE_INPUTS, convert, refuse_unknown
+from lora_mcu.importer.operators import SHAPE_INPUTS, check_kinds, convert
 from lora_mcu.ir.graph import DTYPE_BYTES, Graph
 
 __all__ = ["load", "loads"]
@@ -34,7 +34,7 @@ def loads(content: bytes, name: str = "model") -> Graph:
         if len(ids) != 1:
             raise ModelError(f"it has {len(ids)} {what}s; export the model with one {what}")
     live = _live(raw)
-    refuse_unknown(raw, live)
+    check_kinds(raw, live)
     _check_tensors(raw, live)
     ops = [convert(raw, op) for op in live]
     used = {raw.inputs[0], raw.outputs[0]} | {i for op in ops for i in (*op.inputs, *op.outputs)}

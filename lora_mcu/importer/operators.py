@@ -41,15 +41,17 @@ _ACTIVATIONS = [Activation.NONE, Activation.RELU, Activation.RELU_N1_TO_1, Activ
 
 def convert(raw: RawModel, op: RawOp) -> Op:
     """The IR operator, or a ModelError that names operator and tensors."""
-    _refuse_float(raw, op)
     try:
         return ENTRIES[op.kind](raw, op)
     except (IndexError, AttributeError, TypeError, ValueError) as error:
         raise _refuse(raw, op, "an input or its options are missing or malformed") from error
 
 
-def refuse_unknown(raw: RawModel, live: list[RawOp]) -> None:
-    """Raise ModelError naming the first operator that has no entry, and the other kinds that lack one too."""
+def check_kinds(raw: RawModel, live: list[RawOp]) -> None:
+    """Raise ModelError for a float model, else naming the first operator that has no entry, and the other such kinds."""
+    for op in live:
+        if op.kind in ENTRIES:
+            _refuse_float(raw, op)
     unknown = [op for op in live if op.kind not in ENTRIES]
     if unknown:
         others = sorted({op.kind for op in unknown} - {unknown[0].kind})

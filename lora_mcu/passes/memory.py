@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory plan: one arena for forward, tail, loss and backward, from lifetimes to offsets."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass, field
+
+from lora_mcu.ir import Conv2D, Dense, Graph, Op, Reshape
+from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.tail import Split
+
+ALIGN = 8
+_TRIES = 60
+
+
+@dataclass
+class Buffer:
+    """``nbytes`` of the arena, in use from step ``start`` to step ``end`` (both included)."""
+
+    name: str
+    role: str  # activation | gradient | scratch
+    nbytes: int
+    start: int
+    end: int
+    offset: int = -1
+
+    def overlaps(self, other: Buffer) -> bool:
+        return self.start <= other.end and other.start <= self.end
+
+
+@dataclass
+class MemoryPlan:
+    """Steps are forward operators, tail operators, the loss, backward operators, numbered through.
+
+    ``activation`` and ``gradient`` give the buffer of a tensor (views share one); ``scratch`` the buffer of a step;
+    ``opens`` the gradients that a step touches first, which it must zero.
+    """
+
+    steps: list[str]
+    buffers: list[Buffer] = field(default_factory=list)
+    activation: dict[int, Buffer] = field(default_factory=dict)
+    gradient: dict[int, Buffer] = field(default_factory=dict)
+    scratch: dict[int, Buffer] = field(default_factory=dict)
+    opens: dict[int, list[Buffer]] = field(default_factory=dict)
+    arena_bytes: int = 0
+
+    @property
+    def lower_bound(self) -> int:
+        """Largest number of bytes that are in use in one step: no plan can be smaller."""
+        return max((sum(b.nbytes for b in self.buffers if b.start <= t <= b.end) for t in range(-1, len(self.steps))), default=0)
+
+
+def align(nbytes: int) -> int:
+    return -(-nbytes // ALIGN) * ALIGN
+
+
+def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
+    """Bytes of scratch of a forward kernel, as lmcu_ops.h states them."""
+    if not isinstance(op, Conv2D | Dense):
+        return 0
+    m, k = _matrix(op, graph)
+    return align4(2 * k) + (4 * adaptation.rank * (k + m) if adaptation.of(op) else 0)
+
+
+def backward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
+    """Bytes of scratch of a backward kernel, as lmcu_ops.h states them."""
+    if not isinstance(op, Conv2D | Dense):
+        return 0
+    m, k = _matrix(op, graph)
+    return forward_scratch(op, graph, adaptation) + 4 * (k + m)
+
+
+def align4(nbytes: int) -> int:
+    return -(-nbytes // 4) * 4
+
+
+def _matrix(op: Conv2D | Dense, graph: Graph) -> tuple[int, int]:
+    weights = graph.tensors[op.weights]
+    return weights.shape[0], weights.elements // weights.shape[0]
+
+
+def plan(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation) -> MemoryPlan:
+    """Lifetimes, then offsets. Equal inputs give equal plans."""
+    loss_at = len(split.forward) + len(split.tail)
+    steps = [f"{op.index} {op.KIND}" for op in (*split.forward, *split.tail)] + ["loss"]
+    memory = MemoryPlan(steps + [f"{b.op.index} {b.op.KIND} backward" for b in backward])
+    roots = _views(graph)
+    _activations(memory, graph, split, backward, adaptation, roots, loss_at)
+    _gradients(memory, graph, split, backward, roots, loss_at)
+    _scratch(memory, graph, split, backward, adaptation, loss_at)
+    _place(memory)
+    return memory
+
+
+def _views(graph: Graph) -> dict[int, int]:
+    """Tensor -> the tensor whose memory it shares."""
+    roots = {i: i for i in graph.tensors}
+    for op in graph.ops:
+        if isinstance(op, Reshape):
+            roots[op.output] = roots[op.inputs[0]]
+    return roots
+
+
+def _activations(
+    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation,
+    roots: dict[int, int], loss_at: int,
+) -> None:  # fmt: skip
+    spans: dict[int, list[int]] = {roots[graph.input]: [-1]}  # staging is written before the first step
+
+    def use(tensor: int, step: int) -> None:
+        if graph.tensors[tensor].data is None:
+            spans.setdefault(roots[tensor], []).append(step)
+
+    for step, op in enumerate((*split.forward, *split.tail)):
+        for i in (*op.inputs, *op.outputs):
+            use(i, step)
+    use(split.logits, loss_at)
+    for j, b in enumerate(backward):
+        for i in b.op.saved(adaptation.of(b.op) is not None):
+            use(i, loss_at + 1 + j)
+    use(graph.output, loss_at - 1 if split.tail else loss_at)
+    made = {root: Buffer(graph.tensors[root].name, "activation", align(graph.tensors[root].nbytes), min(s), max(s))
+            for root, s in spans.items()}  # fmt: skip
+    memory.buffers += made.values()
+    memory.activation = {i: made[root] for i, root in roots.items() if root in made}
+
+
+def _gradients(
+    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], roots: dict[int, int], loss_at: int
+) -> None:
+    if not backward:
+        return
+    spans: dict[int, list[int]] = {roots[split.logits]: [loss_at]}
+    for j, b in enumerate(backward):
+        step = loss_at + 1 + j
+        for i in b.into:
+            if roots[i] not in spans:
+                spans[roots[i]] = [step]
+                memory.opens.setdefault(step, [])
+            spans[roots[i]].append(step)
+        spans[roots[b.op.output]].append(step)
+    made: dict[int, Buffer] = {}
+    for root, used in spans.items():
+        tensor = graph.tensors[root]
+        made[root] = Buffer(tensor.name, "gradient", align(4 * tensor.elements), min(used), max(used))
+        if min(used) > loss_at:
+            memory.opens[min(used)].append(made[root])
+    memory.buffers += made.values()
+    memory.gradient = {i: made[root] for i, root in roots.items() if root in made}
+
+
+def _scratch(
+    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int
+) -> None:
+    sizes = [forward_scratch(op, graph, adaptation) for op in (*split.forward, *split.tail)] + [0]
+    sizes += [backward_scratch(b.op, graph, adaptation) for b in backward]
+    for step, nbytes in enumerate(sizes):
+        if nbytes:
+            memory.scratch[step] = Buffer(memory.steps[step], "scratch", align(nbytes), step, step)
+    memory.buffers += memory.scratch.values()
+
+
+def _place(memory: MemoryPlan) -> None:
+    """Best of several greedy orders; each buffer goes to the lowest gap among those it meets in time."""
+    bound = memory.lower_bound
+    rng = random.Random(0)
+    orders = [
+        lambda b: (-b.nbytes, b.start),
+        lambda b: (-(b.end - b.start), -b.nbytes),
+        lambda b: (-b.nbytes * (b.end - b.start + 1), b.start),
+        lambda b: (b.start, -b.nbytes),
+    ]
+    best: tuple[int, list[int]] | None = None
+    for attempt in itertools.count():
+        if attempt < len(orders):
+            order = sorted(memory.buffers, key=orders[attempt])
+        else:
+            order = sorted(memory.buffers, key=lambda b: -b.nbytes * rng.uniform(0.5, 1.5))
+        total = _greedy(order)
+        if best is None or total < best[0]:
+            best = total, [b.offset for b in memory.buffers]
+        if best[0] == bound or attempt >= _TRIES:
+            break
+    memory.arena_bytes = best[0]
+    for buffer, offset in zip(memory.buffers, best[1], strict=True):
+        buffer.offset = offset
+
+
+def _greedy(order: list[Buffer]) -> int:
+    placed: list[Buffer] = []
+    for buffer in order:
+        offset = 0
+        for other in sorted((p for p in placed if p.overlaps(buffer)), key=lambda p: p.offset):
+            if offset + buffer.nbytes <= other.offset:
+                break
+            offset = max(offset, other.offset + other.nbytes)
+        buffer.offset = offset
+        placed.append(buffer)
+    return max((b.offset + b.nbytes for b in order), default=0)

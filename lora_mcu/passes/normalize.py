@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph -> Graph: operators that change nothing become views of the same memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lora_mcu.ir import Graph, Op, Pad, Requantize, Reshape
+
+
+def normalize(graph: Graph) -> Graph:
+    """Turn requantizations between equal scales and pads by nothing into reshapes, which cost nothing."""
+    return replace(graph, ops=[_simplify(graph, op) for op in graph.ops])
+
+
+def _simplify(graph: Graph, op: Op) -> Op:
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    unpadded = isinstance(op, Pad) and not any((*op.before, *op.after))
+    same = isinstance(op, Requantize) and x.dtype == y.dtype and x.same_quantization(y)
+    return Reshape(op.index, op.inputs[:1], op.outputs) if unpadded or same else op
+
+
