@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way to train, whether on a device or on its twin: checks on the host, primitives on bytes below."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lora_mcu.adapters import Adapter
+from lora_mcu.errors import DataError, ModelError
+from lora_mcu.info import ModelInfo
+from lora_mcu.session.data import decode_output, encode_labels, encode_samples
+from lora_mcu.session.settings import Settings
+from lora_mcu.session.stats import EvalStats, RawStats, TrainStats
+
+Pair = tuple[bytes, bytes]  # one sample's input bytes and label bytes
+SampleProgress = Callable[[int], None]
+EpochProgress = Callable[[int, TrainStats], None]
+
+
+class Learner(ABC):
+    """A compiled model that infers, trains and hands out its adapter.
+
+    ``x`` is always a batch ``[N, *sample]`` in the model's own dtype; for an int8 or uint8 input float32 is quantized.
+    ``labels`` are integers ``[N]``, or targets ``[N, *output]`` for a model trained on the mean squared error. Every
+    method raises DataError before anything is sent or changed when data or settings do not fit.
+    """
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """What the compiled model says about itself."""
+
+    # ---- what a user calls ----
+
+    def infer(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the outputs ``[N, *output]`` in the model's own dtype; changes no training state."""
+        info = self.info
+        outputs = [decode_output(info, self._infer(sample)) for sample in encode_samples(info, x)]
+        return np.stack(outputs) if outputs else np.empty((0, *info.output.shape), info.output.dtype)
+
+    def configure(
+        self,
+        *,
+        lr: float = 0.01,
+        lr_b_ratio: float = 1.0,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
+        batch_size: int = 8,
+        rounding: str = "stochastic",
+        seed: int = 0,
+    ) -> None:
+        """Set all settings of training; keeps factors and stored samples, zeroes momentum, step and open batch."""
+        self._configure(Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed))
+
+    def train(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> TrainStats:
+        """Train one streamed pass over the samples in the order given; a partial last batch makes a step too.
+
+        ``progress`` is called with the number of samples sent so far.
+        """
+        pairs = self._pairs(x, labels)
+        self._trainable()
+        raw = self._train_pass(_counted(pairs, progress))
+        return self._train_stats(raw, raw.steps, raw.skipped)
+
+    def evaluate(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> EvalStats:
+        """Return mean loss and accuracy over the samples; changes no training state."""
+        raw = self._evaluate_pass(_counted(self._pairs(x, labels), progress))
+        return EvalStats(raw.loss(), raw.accuracy(self.info.loss))
+
+    def store(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> None:
+        """Append samples to the device's store. Raises DataError when they do not all fit; then none is stored."""
+        pairs = self._pairs(x, labels)
+        capacity, stored = self.info.store_capacity, self.stored
+        if stored + len(pairs) > capacity:
+            raise DataError(
+                f"{len(pairs)} samples do not fit: the store holds {capacity}, {stored} of them used;"
+                " clear_store(), store fewer, or stream them with train()"
+            )
+        for sample, label in _counted(pairs, progress):
+            self._store_sample(sample, label)
+
+    def clear_store(self) -> None:
+        """Forget all stored samples."""
+        self._store_clear()
+
+    @property
+    def stored(self) -> int:
+        """Number of samples in the store."""
+        return self._stored()
+
+    def run_epochs(self, n: int, progress: EpochProgress | None = None) -> TrainStats:
+        """Train ``n`` epochs over the stored samples, shuffled by the seed.
+
+        ``progress`` is called with the number of epochs done and that epoch's stats. Returns loss and accuracy of the
+        last epoch, steps and skipped of all ``n``.
+        """
+        if n < 1:
+            raise DataError(f"run_epochs({n}): at least one epoch must be run")
+        self._trainable()
+        if self.stored == 0:
+            raise DataError("no samples are stored: store(x, labels) first")
+        steps = skipped = 0
+        for epoch in range(1, n + 1):
+            raw = self._run_epoch()
+            steps, skipped = steps + raw.steps, skipped + raw.skipped
+            if progress is not None:
+                progress(epoch, self._train_stats(raw, raw.steps, raw.skipped))
+        return self._train_stats(raw, steps, skipped)
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the factors in use."""
+        self._trainable()
+        return Adapter.from_factors(self.info, self._read_factors())
+
+    def load(self, adapter: Adapter) -> None:
+        """Replace the factors, whole or not at all; zeroes momentum and step. AdapterError if they do not fit."""
+        self._trainable()
+        self._write_factors(adapter.to_factors(self.info))
+
+    def reset(self) -> None:
+        """Go back to the base: initial A, B = 0; keeps settings and stored samples."""
+        self._reset()
+
+    # ---- what an implementation provides, on bytes that have been checked ----
+
+    @abstractmethod
+    def _infer(self, sample: bytes) -> bytes: ...
+
+    @abstractmethod
+    def _configure(self, settings: Settings) -> None: ...
+
+    @abstractmethod
+    def _train_pass(self, samples: Iterable[Pair]) -> RawStats: ...
+
+    @abstractmethod
+    def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats: ...
+
+    @abstractmethod
+    def _store_sample(self, sample: bytes, label: bytes) -> None: ...
+
+    @abstractmethod
+    def _store_clear(self) -> None: ...
+
+    @abstractmethod
+    def _stored(self) -> int: ...
+
+    @abstractmethod
+    def _run_epoch(self) -> RawStats:
+        """Run one epoch over the stored samples and return its sums."""
+
+    @abstractmethod
+    def _read_factors(self) -> bytes:
+        """Return all factors: fp16 little-endian, per layer in operator order, A [rank, k] then B [m, rank]."""
+
+    @abstractmethod
+    def _write_factors(self, factors: bytes) -> None: ...
+
+    @abstractmethod
+    def _reset(self) -> None: ...
+
+    # ---- shared checks ----
+
+    def _pairs(self, x: ArrayLike, labels: ArrayLike) -> Sequence[Pair]:
+        samples, encoded = encode_samples(self.info, x), encode_labels(self.info, labels)
+        if len(samples) != len(encoded):
+            raise DataError(f"x holds {len(samples)} samples but labels holds {len(encoded)}: give one label a sample")
+        if not samples:
+            raise DataError("x holds no samples")
+        return list(zip(samples, encoded, strict=True))
+
+    def _trainable(self) -> None:
+        if not self.info.layers:
+            raise ModelError(f"model {self.info.name} was compiled without adapted layers: compile it with --adapt all")
+
+    def _train_stats(self, raw: RawStats, steps: int, skipped: int) -> TrainStats:
+        return TrainStats(raw.loss(), raw.accuracy(self.info.loss), steps, skipped)
+
+
+def _counted(pairs: Sequence[Pair], progress: SampleProgress | None) -> Iterator[Pair]:
+    for done, pair in enumerate(pairs, 1):
+        yield pair
+        if progress is not None:
+            progress(done)

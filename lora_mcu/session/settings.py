@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of training, checked once on the host so that the device never has to explain a number."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_mcu.errors import DataError
+
+ROUNDINGS = ("stochastic", "nearest")  # index = LMCU_ROUND_*
+_U32 = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """SGD settings as the device takes them; the runtime rounds floats to float32. DataError for a value out of range."""
+
+    lr: float = 0.01
+    lr_b_ratio: float = 1.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    batch_size: int = 8
+    rounding: str = "stochastic"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        above_zero = "a finite number above 0"
+        not_negative = "a finite number of at least 0"
+        self._float("lr", above_zero, lambda v: v > 0)
+        self._float("lr_b_ratio", above_zero, lambda v: v > 0)
+        self._float("momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)
+        self._float("weight_decay", not_negative, lambda v: v >= 0)
+        self._float("clip_norm", f"{not_negative} (0: no clipping)", lambda v: v >= 0)
+        self._int("batch_size", 1)
+        self._int("seed", 0)
+        if self.rounding not in ROUNDINGS:
+            raise DataError(f"rounding is {self.rounding!r}; it must be one of {', '.join(ROUNDINGS)}")
+
+    def _float(self, name: str, must: str, allowed: Callable[[float], bool]) -> None:
+        value = getattr(self, name)
+        try:
+            with np.errstate(over="ignore", under="ignore"):
+                rounded = float(np.float32(value))
+        except (TypeError, ValueError):
+            rounded = math.nan
+        if not (math.isfinite(rounded) and allowed(rounded)):
+            raise DataError(f"{name} is {value!r}; as float32 it must be {must}")
+        object.__setattr__(self, name, float(value))
+
+    def _int(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        try:
+            whole = operator.index(value)
+        except TypeError:
+            whole = -1
+        if not least <= whole <= _U32 or isinstance(value, bool):
+            raise DataError(f"{name} is {value!r}; it must be a whole number from {least} to {_U32}")
+        object.__setattr__(self, name, whole)
