@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Core clock through the PLL from the crystal, else from the internal 16 MHz oscillator, else that oscillator itself. Every
+ * wait is bounded and the port reports what the registers say was reached. QEMU 7.2 reads all of them as 0, so there
+ * the report is the internal oscillator. */
+#include "lmcu_board.h"
+#include "lmcu_port.h"
+#include "port_state.h"
+#include "stm32f4.h"
+
+#define HSI_HZ 16000000u
+#define WAIT_READS 200000u /* far beyond the 2 ms of a crystal's start-up at 16 MHz */
+
+#define PLL_VCO_HZ (2u * LMCU_BOARD_CLOCK_HZ) /* P = 2; Q = 7 gives the 48 MHz of the random number generator */
+#define FLASH_WAIT_STATES ((LMCU_BOARD_CLOCK_HZ - 1u) / 30000000u) /* RM0090 table 10, 2.7 to 3.6 V */
+
+static bool reached(volatile uint32_t *reg, uint32_t mask, uint32_t value) {
+    for (uint32_t reads = 0; reads < WAIT_READS; reads++) {
+        if ((*reg & mask) == value) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* RM0090 section 7.3.2: the PLL's input is source / M = 1 MHz, VCO = input * N, system clock = VCO / P. */
+static bool start_pll(uint32_t source_hz, uint32_t source_bit) {
+    RCC_CR &= ~RCC_CR_PLLON;
+    RCC_PLLCFGR = (source_hz / 1000000u) | ((PLL_VCO_HZ / 1000000u) << 6) | (source_bit << 22) | (7u << 24);
+    RCC_CR |= RCC_CR_PLLON;
+    return reached(&RCC_CR, RCC_CR_PLLRDY, RCC_CR_PLLRDY);
+}
+
+/* Wait states first (section 3.5.1), then the buses (APB1 at most 42 MHz, APB2 at most 84 MHz), then the switch. */
+static bool switch_to_pll(void) {
+    FLASH_ACR = FLASH_WAIT_STATES | (7u << 8); /* prefetch, instruction and data cache */
+    if (!reached(&FLASH_ACR, 7u, FLASH_WAIT_STATES)) {
+        return false;
+    }
+    RCC_CFGR = (5u << 10) | (4u << 13);
+    RCC_CFGR |= 2u;
+    return reached(&RCC_CFGR, 3u << 2, 2u << 2);
+}
+
+void lmcu_clock_init(void) {
+    lmcu_port_fields_t *port = &lmcu_port_state.fields;
+    port->clock_hz = HSI_HZ;
+    port->clock_source = 0;
+    RCC_APB1ENR |= 1u << 28; /* PWR */
+    (void)RCC_APB1ENR;       /* section 7.2: a read back covers the delay after enabling a clock */
+    PWR_CR |= PWR_CR_VOS;    /* section 5.4.1: full speed needs scale 1 */
+    RCC_CR |= RCC_CR_HSEON;
+    const bool crystal = LMCU_BOARD_CRYSTAL_HZ != 0 && reached(&RCC_CR, RCC_CR_HSERDY, RCC_CR_HSERDY);
+    const bool locked = crystal ? start_pll(LMCU_BOARD_CRYSTAL_HZ, 1) : start_pll(HSI_HZ, 0);
+    if (locked && switch_to_pll()) {
+        port->clock_hz = LMCU_BOARD_CLOCK_HZ;
+        port->clock_source = crystal;
+    } else {
+        RCC_CFGR = 0; /* internal oscillator, buses undivided */
+    }
+}
+
+uint32_t lmcu_port_clock_hz(void) {
+    return lmcu_port_state.fields.clock_hz;
+}
+
+uint32_t lmcu_port_clock_source(void) {
+    return lmcu_port_state.fields.clock_source;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* USART, 8N1 (RM0090 section 30): received bytes go through an interrupt into lmcu_rx_ring, sent ones are polled. */
+#include "lmcu_board.h"
+#include "lmcu_port.h"
+#include "port_state.h"
+#include "stm32f4.h"
+
+#define UART LMCU_BOARD_UART_BASE
+#define WAIT_READS 200000u /* more than ten characters at the slowest rate and the fastest clock */
+
+uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES] LMCU_ALIGNED(8);
+
+typedef char lmcu_ring_is_a_power_of_two[(LMCU_RX_RING_BYTES & (LMCU_RX_RING_BYTES - 1)) == 0 ? 1 : -1];
+
+/* Section 8.4: mode 2 is "alternate function"; the pull-up keeps an unconnected line idle. */
+static void alternate_pin(uint32_t port, uint32_t pin) {
+    RCC_AHB1ENR |= 1u << port;
+    (void)RCC_AHB1ENR;
+    GPIO_AFR(port, pin) = (GPIO_AFR(port, pin) & ~(15u << (pin % 8u * 4u))) | (LMCU_BOARD_UART_AF << (pin % 8u * 4u));
+    GPIO_PUPDR(port) = (GPIO_PUPDR(port) & ~(3u << (pin * 2u))) | (1u << (pin * 2u));
+    GPIO_MODER(port) = (GPIO_MODER(port) & ~(3u << (pin * 2u))) | (2u << (pin * 2u));
+}
+
+void lmcu_serial_init(void) {
+    const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
+    const uint32_t bus_hz = lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
+    alternate_pin(LMCU_BOARD_TX_PORT, LMCU_BOARD_TX_PIN);
+    alternate_pin(LMCU_BOARD_RX_PORT, LMCU_BOARD_RX_PIN);
+    LMCU_BOARD_UART_ENR |= LMCU_BOARD_UART_ENABLE;
+    (void)LMCU_BOARD_UART_ENR;
+    /* Section 30.3.4: with 16 samples a bit the divider in 1/16 is bus clock / baud. */
+    USART_BRR(UART) = (bus_hz + LMCU_BOARD_BAUD / 2u) / LMCU_BOARD_BAUD;
+    USART_CR1(UART) = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
+    NVIC_ISER(LMCU_BOARD_UART_IRQ) = 1u << (LMCU_BOARD_UART_IRQ % 32u);
+}
+
+/* Reading SR, then DR clears RXNE and ORE (section 30.6.1). A full ring drops the byte: the frame's CRC tells. */
+void lmcu_serial_interrupt(void) {
+    lmcu_port_fields_t *port = &lmcu_port_state.fields;
+    const uint32_t status = USART_SR(UART);
+    const uint8_t byte = (uint8_t)USART_DR(UART);
+    if ((status & USART_SR_ORE) != 0) {
+        port->rx_lost++;
+    }
+    if ((status & USART_SR_RXNE) == 0) {
+        return;
+    }
+    const uint32_t head = port->rx_head;
+    if (head - port->rx_tail < LMCU_RX_RING_BYTES) {
+        lmcu_rx_ring[head % LMCU_RX_RING_BYTES] = byte;
+        port->rx_head = head + 1;
+    } else {
+        port->rx_lost++;
+    }
+}
+
+uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity) {
+    lmcu_port_fields_t *port = &lmcu_port_state.fields;
+    const uint32_t head = port->rx_head;
+    uint32_t tail = port->rx_tail;
+    uint32_t count = 0;
+    __asm volatile("" ::: "memory"); /* the ring's bytes are read after the head that announced them */
+    while (tail != head && count < capacity) {
+        buffer[count++] = lmcu_rx_ring[tail++ % LMCU_RX_RING_BYTES];
+    }
+    __asm volatile("" ::: "memory"); /* and before the tail that gives them up */
+    port->rx_tail = tail;
+    return count;
+}
+
+/* TXE or TC will do: an emulator may show only one of them. */
+static bool can_send(void) {
+    for (uint32_t reads = 0; reads < WAIT_READS; reads++) {
+        if ((USART_SR(UART) & (USART_SR_TXE | USART_SR_TC)) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void lmcu_port_write(const uint8_t *bytes, uint32_t count) {
+    for (uint32_t i = 0; i < count && can_send(); i++) {
+        USART_DR(UART) = bytes[i];
+    }
+}
+
+void lmcu_serial_drain(void) {
+    for (uint32_t reads = 0; reads < WAIT_READS && (USART_SR(UART) & USART_SR_TC) == 0; reads++) {
+    }
+}

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards: data files ``boards/<name>.toml``, read and validated here and nowhere else.
+
+Plain dataclasses and the standard library only, because every command of the tool loads this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_mcu import resources
+from lora_mcu.errors import BoardError
+
+CORES = ("cortex-m4f", "host")
+FEATURES = ("dsp", "fpu", "mve")
+FAMILIES = ("native", "stm32f4")
+MEMORY_KINDS = ("sram", "flash", "ccm")
+UPLOADS = ("dfu", "stlink", "none")
+EMULATORS = ("qemu", "native")
+_PERIPHERALS = {"stm32f4": ("USART1", "USART2", "USART3", "USART6"), "native": ("pty",)}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One region: addresses and sizes in bytes; ``use`` says whether the firmware may lie in it."""
+
+    name: str
+    kind: str
+    origin: int
+    size: int
+    use: bool
+
+
+@dataclass(frozen=True)
+class Serial:
+    """The port that carries the protocol, 8N1; pins are like "PB6", empty where there are none."""
+
+    peripheral: str
+    tx: str
+    rx: str
+    baud: int
+
+
+@dataclass(frozen=True)
+class AdapterRegion:
+    """Flash kept for saved adapters: ``areas`` erase areas of ``erase_bytes`` from ``origin``."""
+
+    origin: int
+    erase_bytes: int
+    areas: int
+    program_bytes: int
+
+    @property
+    def size(self) -> int:
+        return self.erase_bytes * self.areas
+
+
+@dataclass(frozen=True)
+class PlatformIO:
+    """How PlatformIO builds for the board: its board id, the compiler's prefix and flags, who ships the compiler."""
+
+    board: str
+    toolchain: str
+    debian_package: str
+    registry_package: str
+    cpu_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board. ``memory`` keeps the file's order; sizes are in bytes, clocks in Hz."""
+
+    identity: str
+    description: str
+    mcu: str
+    core: str
+    features: tuple[str, ...]
+    pointer_bytes: int
+    family: str
+    upload: str
+    emulators: tuple[str, ...]
+    clock_hz: int
+    crystal_hz: int
+    serial: Serial
+    memory: tuple[Memory, ...]
+    adapter_region: AdapterRegion | None
+    platformio: PlatformIO
+
+    def region(self, kind: str) -> Memory:
+        """Return the region of that kind that the firmware uses; each board has one "sram" and one "flash"."""
+        return next(region for region in self.memory if region.kind == kind and region.use)
+
+    @property
+    def sram_bytes(self) -> int:
+        """Bytes of SRAM that a plan may use."""
+        return self.region("sram").size
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of flash that code and constants may use: what the adapter region leaves."""
+        return self.region("flash").size - (self.adapter_region.size if self.adapter_region else 0)
+
+    @property
+    def is_native(self) -> bool:
+        """True for the process on this computer: it has no linker script and no stack of its own."""
+        return self.family == "native"
+
+    @property
+    def port_symbols(self) -> tuple[str, ...]:
+        """Names of the RAM objects that the port adds to an image."""
+        ring = ("lmcu_port_state", "lmcu_rx_ring")
+        return ring if self.is_native else (*ring, "lmcu_stack")
+
+
+class _Table:
+    """A TOML table that is read key by key and complains with file, key and what is allowed."""
+
+    def __init__(self, file: str, where: str, raw: Any) -> None:
+        self._file, self._where = file, where
+        if not isinstance(raw, dict):
+            raise BoardError(f"{file}: {where or 'file'} must be a table")
+        self._raw = dict(raw)
+
+    def fail(self, key: str, allowed: str) -> BoardError:
+        found = f", found {self._raw[key]!r}" if key in self._raw else ", but it is missing"
+        return BoardError(f"{self._file}: {self._where}{key} must be {allowed}{found}")
+
+    def _typed(self, key: str, kind: type, allowed: str) -> Any:
+        value = self._raw.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.fail(key, allowed)
+        return value
+
+    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
+        allowed = f"one of {', '.join(choices)}" if choices else "a text"
+        value: str = self._typed(key, str, allowed)
+        if choices and value not in choices:
+            raise self.fail(key, allowed)
+        return value
+
+    def texts(self, key: str, choices: tuple[str, ...] = ()) -> tuple[str, ...]:
+        allowed = f"a list of {', '.join(choices)}" if choices else "a list of texts"
+        value = self._typed(key, list, allowed)
+        if any(not isinstance(item, str) or (choices and item not in choices) for item in value):
+            raise self.fail(key, allowed)
+        return tuple(value)
+
+    def number(self, key: str, low: int, high: int) -> int:
+        value: int = self._typed(key, int, f"an integer from {low} to {high}")
+        if not low <= value <= high:
+            raise self.fail(key, f"an integer from {low} to {high}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value: bool = self._typed(key, bool, "true or false")
+        return value
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._file, f"{key}.", self._raw.get(key))
+
+    def tables(self, key: str) -> list[_Table]:
+        return [_Table(self._file, f"{key}[{i}].", raw) for i, raw in enumerate(self._typed(key, list, "a list of tables"))]
+
+    def has(self, key: str) -> bool:
+        return key in self._raw
+
+    def only(self, *keys: str) -> None:
+        for key in self._raw:
+            if key not in keys:
+                raise BoardError(f"{self._file}: {self._where}{key} is not known; allowed are {', '.join(keys)}")
+
+
+def _memory(table: _Table) -> Memory:
+    table.only("name", "kind", "origin", "size", "use")
+    return Memory(
+        name=table.text("name"),
+        kind=table.text("kind", MEMORY_KINDS),
+        origin=table.number("origin", 0, 2**32 - 1),
+        size=table.number("size", 8, 2**31),
+        use=table.flag("use"),
+    )
+
+
+def _serial(table: _Table, family: str) -> Serial:
+    table.only("peripheral", "tx", "rx", "baud")
+    return Serial(
+        peripheral=table.text("peripheral", _PERIPHERALS[family]),
+        tx=_pin(table, "tx", family),
+        rx=_pin(table, "rx", family),
+        baud=table.number("baud", 1200, 4_000_000),
+    )
+
+
+def _pin(table: _Table, key: str, family: str) -> str:
+    pin = table.text(key)
+    good = len(pin) in (3, 4) and pin[0] == "P" and pin[1] in "ABCDEFGHI" and pin[2:].isdigit() and int(pin[2:]) < 16
+    if (pin != "") if family == "native" else not good:
+        raise table.fail(key, "empty" if family == "native" else 'a pin like "PB6"')
+    return pin
+
+
+def _adapter_region(table: _Table, flash: Memory) -> AdapterRegion:
+    table.only("origin", "erase_bytes", "areas", "program_bytes")
+    region = AdapterRegion(
+        origin=table.number("origin", flash.origin, flash.origin + flash.size - 1),
+        erase_bytes=table.number("erase_bytes", 1024, 2**20),
+        areas=table.number("areas", 2, 16),
+        program_bytes=table.number("program_bytes", 1, 32),
+    )
+    if region.origin + region.size != flash.origin + flash.size:
+        raise table.fail("origin", f"{region.areas} erase areas before the end of flash")
+    return region
+
+
+def _platformio(table: _Table) -> PlatformIO:
+    table.only("board", "toolchain", "debian_package", "registry_package", "cpu_flags")
+    return PlatformIO(
+        board=table.text("board"),
+        toolchain=table.text("toolchain"),
+        debian_package=table.text("debian_package"),
+        registry_package=table.text("registry_package"),
+        cpu_flags=table.texts("cpu_flags"),
+    )
+
+
+def _used_regions(table: _Table, memory: tuple[Memory, ...]) -> None:
+    for kind in ("sram", "flash"):
+        if sum(1 for region in memory if region.kind == kind and region.use) != 1:
+            raise table.fail("memory", f"a list with exactly one region of kind {kind} and use = true")
+
+
+def parse(text: str, file: str) -> Board:
+    """Read a board from TOML ``text``; ``file`` names it in messages. Raises BoardError."""
+    try:
+        table = _Table(file, "", tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise BoardError(f"{file}: not TOML: {error}") from None
+    table.only(
+        *("identity", "description", "mcu", "core", "features", "pointer_bytes", "family", "upload", "emulators"),
+        *("clock", "serial", "memory", "adapter_region", "platformio"),
+    )
+    family = table.text("family", FAMILIES)
+    clock = table.table("clock")
+    clock.only("hz", "crystal_hz")
+    memory = tuple(_memory(item) for item in table.tables("memory"))
+    _used_regions(table, memory)
+    flash = next(region for region in memory if region.kind == "flash" and region.use)
+    return Board(
+        identity=table.text("identity"),
+        description=table.text("description"),
+        mcu=table.text("mcu"),
+        core=table.text("core", CORES),
+        features=table.texts("features", FEATURES),
+        pointer_bytes=table.number("pointer_bytes", 4, 8),
+        family=family,
+        upload=table.text("upload", UPLOADS),
+        emulators=table.texts("emulators", EMULATORS),
+        clock_hz=clock.number("hz", 1_000_000, 2_000_000_000),
+        crystal_hz=clock.number("crystal_hz", 0, 50_000_000),
+        serial=_serial(table.table("serial"), family),
+        memory=memory,
+        adapter_region=_adapter_region(table.table("adapter_region"), flash) if table.has("adapter_region") else None,
+        platformio=_platformio(table.table("platformio")),
+    )
+
+
+def names() -> list[str]:
+    """Return the names of all boards, sorted."""
+    return sorted(file.stem for file in resources.path("boards").glob("*.toml"))
+
+
+def load(name: str) -> Board:
+    """Return the board ``name`` (a file ``boards/<name>.toml``).
+
+    Raises:
+        BoardError: no such board (with near matches), or its file is wrong (with file, key and allowed values).
+    """
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known boards: {', '.join(known)}"
+        raise BoardError(f"unknown board {name!r}; {hint}")
+    file = Path(resources.path("boards")) / f"{name}.toml"
+    board = parse(file.read_text(encoding="utf-8"), f"boards/{name}.toml")
+    if board.identity != name:
+        raise BoardError(f"boards/{name}.toml: identity must be {name!r} like the file, found {board.identity!r}")
+    return board
