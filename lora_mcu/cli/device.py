@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that talk to a device or look for one: emulate, eval, infer, ports, doctor."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_mcu.cli import options
+from lora_mcu.cli.console import emit, percent, progress, refuse_existing, say, table, write_whole
+from lora_mcu.errors import DeviceError
+
+if TYPE_CHECKING:
+    from lora_mcu import Device
+    from lora_mcu.info import ModelInfo
+    from lora_mcu.session import Learner
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def emulate(project: options.Project, emulator: options.Emulator = "auto") -> None:
+    """Start a built project in an emulator; prints the port's URL and stays until Ctrl-C."""
+    import lora_mcu
+
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with lora_mcu.emulate(project, emulator=emulator) as url:
+            print(url, flush=True)
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def open_device(port: str) -> Iterator[Device]:
+    """The device at ``port``; `auto` is the one port that answers HELLO."""
+    import lora_mcu
+    from lora_mcu.link import ports
+
+    with lora_mcu.Device(ports.find_one() if port == "auto" else port) as device:
+        yield device
+
+
+@contextmanager
+def open_learner(
+    project: Path, port: str | None, emulate: bool, emulator: str = "auto", twin: bool = False
+) -> Iterator[Learner]:
+    """The device, emulated device or twin that runs ``project``; refuses a device that runs something else."""
+    import lora_mcu
+
+    if (port is not None) + emulate + twin != 1:
+        raise typer.BadParameter("say where to run: --port PORT (or auto), or --emulate")
+    compiled = lora_mcu.load_project(project)
+    if twin:
+        yield compiled.twin()
+    elif emulate:
+        with lora_mcu.emulate(project, emulator=emulator) as url, lora_mcu.Device(url) as device:
+            yield device
+    elif port is not None:
+        with open_device(port) as device:
+            same_program(compiled.info, device.info, project)
+            yield device
+
+
+def same_program(wanted: ModelInfo, found: ModelInfo, project: Path) -> None:
+    """Raise DeviceError unless the device runs the project's model with the project's adapter layout."""
+    if (wanted.model_sha256, wanted.layout_sha256) != (found.model_sha256, found.layout_sha256):
+        raise DeviceError(
+            f"the device runs {_identity(found)}, {project} holds {_identity(wanted)}: flash that project, or name the "
+            "device's own"
+        )
+
+
+def _identity(info: ModelInfo) -> str:
+    return f"{info.name} ({info.model_sha256[:8]}, adapter layout {info.layout_sha256[:8]})"
+
+
+def _load_adapter(learner: Learner, folder: Path | None) -> None:
+    from lora_mcu import Adapter
+
+    if folder is not None:
+        learner.load(Adapter.load(folder))
+
+
+def evaluate(
+    project: options.Project,
+    data: options.Data,
+    port: options.Port = None,
+    emulate: options.Emulate = False,
+    twin: options.Twin = False,
+    emulator: options.Emulator = "auto",
+    adapter: options.AdapterFolder = None,
+    json_: options.Json = False,
+) -> None:
+    """Loss and accuracy of the model with the adapter in use; trains nothing."""
+    from lora_mcu.datasets import load_npz
+
+    samples = load_npz(data)
+    with open_learner(project, port, emulate, emulator, twin) as learner:
+        _load_adapter(learner, adapter)
+        with progress("evaluate", len(samples)) as advance:
+            stats = learner.evaluate(samples.x, samples.labels, progress=advance)
+    if json_:
+        emit({"samples": len(samples), "loss": stats.loss, "accuracy": stats.accuracy})
+    else:
+        say(f"{len(samples)} samples: loss {stats.loss:.4f}, accuracy {percent(stats.accuracy)}")
+
+
+def infer(
+    project: options.Project,
+    data: options.Data,
+    port: options.Port = None,
+    emulate: options.Emulate = False,
+    twin: options.Twin = False,
+    emulator: options.Emulator = "auto",
+    adapter: options.AdapterFolder = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the outputs as .npz (y).", show_default=False)
+    ] = None,
+    force: options.Force = False,
+    json_: options.Json = False,
+) -> None:
+    """Run the model on samples; prints the outputs, or writes them with -o."""
+    from lora_mcu.datasets import load_npz
+
+    if output is not None:
+        refuse_existing(output, force)
+    samples = load_npz(data, need_labels=False)
+    with open_learner(project, port, emulate, emulator, twin) as learner:
+        _load_adapter(learner, adapter)
+        outputs = learner.infer(samples.x)
+    if output is not None:
+        write_whole(output, _npz(y=outputs), force)
+    if json_:
+        emit({"outputs": outputs.tolist()})
+    elif output is not None:
+        say(f"wrote {output}: y {outputs.dtype} {list(outputs.shape)}")
+    else:
+        _show_outputs(learner.info, outputs, samples.label_names)
+
+
+def _show_outputs(info: ModelInfo, outputs: Any, names: tuple[str, ...]) -> None:
+    rows = []
+    for i, output in enumerate(outputs):
+        flat = output.ravel()
+        best = int(flat.argmax())
+        named = f"{best} {names[best]}" if best < len(names) else str(best)
+        values = " ".join(f"{v:g}" for v in flat[:12]) + (" ..." if flat.size > 12 else "")
+        rows.append((i, named, values) if info.loss == "cross_entropy" else (i, values))
+    table(("sample", "class", "output") if info.loss == "cross_entropy" else ("sample", "output"), rows)
+
+
+def _npz(**arrays: Any) -> bytes:
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def ports(json_: options.Json = False) -> None:
+    """List serial ports, and which of them answer as a lora_mcu device."""
+    from lora_mcu.link import ports as link_ports
+
+    found = link_ports.scan()
+    if json_:
+        emit(found)
+    elif not found:
+        say("no serial ports: connect the board, or `lora-mcu emulate PROJECT` starts an emulated one")
+    else:
+        table(("port", "description", "device"), [(p.url, p.description, p.device) for p in found])
+
+
+def doctor(json_: options.Json = False) -> None:
+    """What is installed, what is missing, and the line that installs it (exit code 1 when something is missing)."""
+    import lora_mcu
+
+    checks = lora_mcu.doctor()
+    if json_:
+        emit(checks)
+    else:
+        table(("", "what", "found"), [("ok" if c.ok else "missing", c.name, c.detail) for c in checks])
+    if not all(c.ok for c in checks):
+        raise typer.Exit(1)

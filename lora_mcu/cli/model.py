@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that need no device: inspect, compile, build, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_mcu.cli import options
+from lora_mcu.cli.console import emit, note, refuse_existing, say, table, write_whole
+
+if TYPE_CHECKING:
+    from lora_mcu.ir import Graph, Tensor
+
+_Model = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="Full int8 .tflite file.", show_default=False)]
+
+
+def inspect(
+    model: _Model,
+    ir: Annotated[bool, typer.Option("--ir", help="Print the graph as the compiler sees it.")] = False,
+    json_: options.Json = False,
+) -> None:
+    """Show graph, quantization, adaptable layers, multiply-accumulates and bytes of a model."""
+    from lora_mcu import importer
+
+    graph = importer.load(model)
+    if ir:
+        say(graph.dump().rstrip("\n"))
+    elif json_:
+        emit(_describe(graph))
+    else:
+        _show(_describe(graph))
+
+
+def _edge(tensor: Tensor) -> dict[str, Any]:
+    quantized = len(tensor.scale) == 1
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": float(tensor.s) if quantized else None,
+        "zero_point": tensor.z if quantized else None,
+    }
+
+
+def _describe(graph: Graph) -> dict[str, Any]:
+    names = graph.layer_names()
+    operators = []
+    for op in graph.ops:
+        constants = [graph.tensors[i] for i in op.inputs if graph.tensors[i].data is not None]
+        output = graph.tensors[op.output]
+        operators.append(
+            {
+                "index": op.index,
+                "kind": op.KIND,
+                "layer": names.get(op.index),
+                "output_shape": list(output.shape),
+                "output_bytes": output.nbytes,
+                "scales": "per-channel" if any(len(t.scale) > 1 for t in constants) else "per-tensor",
+                "macs": op.macs(graph),
+                "constant_bytes": sum(t.nbytes for t in constants),
+            }
+        )
+    return {
+        "model": graph.name,
+        "sha256": graph.sha256,
+        "input": _edge(graph.tensors[graph.input]),
+        "output": _edge(graph.tensors[graph.output]),
+        "operators": operators,
+        "adaptable": [names[op.index] for op in graph.adaptable()],
+        "macs": sum(o["macs"] for o in operators),
+        "constant_bytes": sum(o["constant_bytes"] for o in operators),
+    }
+
+
+def _show(d: dict[str, Any]) -> None:
+    say(f"{d['model']}  sha256 {d['sha256'][:16]}")
+    for edge in ("input", "output"):
+        tensor = d[edge]
+        scale = "" if tensor["scale"] is None else f"  scale {tensor['scale']:.6g}  zero point {tensor['zero_point']}"
+        say(f"{edge:6}  {tensor['dtype']} {'x'.join(map(str, tensor['shape']))}{scale}")
+    say()
+    columns = ("#", "operator", "output", "scales", "MACs", "constants", "adaptable layer")
+    rows = [
+        (o["index"], o["kind"], "x".join(map(str, o["output_shape"])), o["scales"], o["macs"], o["constant_bytes"],
+         o["layer"] or "")
+        for o in d["operators"]
+    ]  # fmt: skip
+    table(columns, rows)
+    say()
+    say(f"{d['macs']:,} MACs, {d['constant_bytes']:,} bytes of constants, {len(d['adaptable'])} adaptable layers")
+
+
+def compile_(
+    model: _Model,
+    board: Annotated[str, typer.Option(help="Board to compile for (boards/*.toml).", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Project folder to write.", show_default=False)],
+    adapt: Annotated[str, typer.Option(help="auto, all, last:N, or layer names with commas between.")] = "auto",
+    rank: Annotated[int, typer.Option(help="Rank r of the factors.")] = 4,
+    alpha: Annotated[float | None, typer.Option(help="Scale: W + alpha/r B A.", show_default="2 * rank")] = None,
+    rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha/sqrt(r) instead of alpha/r.")] = False,
+    loss: Annotated[str, typer.Option(help="auto, cross_entropy or mse.")] = "auto",
+    numerics: Annotated[str, typer.Option(help="f32.")] = "f32",
+    seed: Annotated[int, typer.Option(help="Of the initial A.")] = 0,
+    force: options.Force = False,
+    json_: options.Json = False,
+) -> None:
+    """Compile a model into a PlatformIO project; the memory report is exact before any C compiler runs."""
+    import lora_mcu
+
+    refuse_existing(output, force)
+    program = lora_mcu.compile(
+        model, board=board, adapt=adapt, rank=rank, alpha=alpha, rslora=rslora, loss=loss, numerics=numerics, seed=seed
+    )
+    program.write(output, force=force)
+    report = program.report()
+    if json_:
+        emit(report.to_dict())
+    else:
+        say(str(report).rstrip("\n"))
+        say(f"wrote {output}: `lora-mcu build {output}` makes the firmware")
+
+
+def build(project: options.Project) -> None:
+    """Build the firmware of a project with PlatformIO and the system's compiler."""
+    import lora_mcu
+
+    note(f"building {project}")
+    say(str(lora_mcu.build(project)))
+
+
+def report(
+    project: options.Project,
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.", show_default=False)],
+    force: options.Force = False,
+) -> None:
+    """Write what is known about a project as one HTML page that stands alone."""
+    import lora_mcu
+    from lora_mcu import report_html
+
+    refuse_existing(output, force)
+    page = report_html.project_page(lora_mcu.load_project(project))
+    write_whole(output, page.encode(), force)
+    say(f"wrote {output}")

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PORT_HELP = "Serial port or socket://host:port of the device; `auto` finds one by HELLO."
+
+Project = Annotated[Path, typer.Argument(help="Folder that `lora-mcu compile` wrote.", show_default=False)]
+Data = Annotated[Path, typer.Argument(help=".npz with x [N, *sample] and y [N].", show_default=False)]
+Port = Annotated[str | None, typer.Option(help=PORT_HELP, show_default=False)]
+Emulate = Annotated[bool, typer.Option("--emulate", help="Start the project in an emulator for this command.")]
+Emulator = Annotated[str, typer.Option(help="auto, qemu or native.")]
+Twin = Annotated[bool, typer.Option("--twin", help="Run the same C on this computer instead of a device.")]
+AdapterFolder = Annotated[
+    Path | None, typer.Option("--adapter", help="Load this adapter folder first.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+Epochs = Annotated[int, typer.Option(min=1, help="Times that every sample is trained on.")]
+Lr = Annotated[float, typer.Option(help="Learning rate of A.")]
+LrBRatio = Annotated[float, typer.Option(help="Learning rate of B over that of A (LoRA+).")]
+BatchSize = Annotated[int, typer.Option(help="Samples a step.")]
+Momentum = Annotated[float, typer.Option(help="Of SGD, from 0 to below 1.")]
+WeightDecay = Annotated[float, typer.Option(help="Of SGD.")]
+ClipNorm = Annotated[float, typer.Option(help="Largest norm of a step's gradient; 0: no clipping.")]
+Rounding = Annotated[str, typer.Option(help="Of the factors to fp16: stochastic or nearest.")]
+Seed = Annotated[int, typer.Option(help="Of the order of samples and of stochastic rounding.")]
+Eval = Annotated[Path | None, typer.Option("--eval", help="Held-out .npz, tried before and after.", show_default=False)]
+Save = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write the adapter and training.json here.", show_default=False)
+]
