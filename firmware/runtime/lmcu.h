@@ -62,6 +62,7 @@ typedef struct {
     float *momentum;              /* [param_count] */
     uint8_t *store;               /* [store_capacity * record_bytes] */
     uint16_t *order;              /* [store_capacity] */
+    float *target;                /* [logit_count] staging of TARGET_DATA; NULL unless the loss is MSE */
 } lmcu_model_t;
 
 extern const lmcu_model_t lmcu_model;
@@ -103,14 +104,15 @@ typedef struct {
     uint32_t step;         /* executed steps since configure/load/reset: index of the random stream */
     uint32_t total_steps;  /* since boot, never cleared: HELLO reports it */
     uint32_t batch_fill;   /* samples in the open batch */
-    uint32_t epoch_index;  /* epochs run since configure: index of the shuffle stream */
+    uint32_t epoch_index;  /* epochs run since configure/load/reset: index of the shuffle stream */
     uint32_t run_epochs_left;
     uint32_t run_position; /* next index into order */
     uint32_t run_steps, run_skipped; /* totals of the run in progress or last finished */
     uint32_t stored;       /* samples in the store */
     uint32_t float_ok;     /* result of the boot self-test */
     uint32_t transfer_open; /* an adapter is being received into the gradient buffer */
-    uint32_t pad_[12];
+    uint32_t transfer_received; /* bytes so far */
+    uint32_t pad_[34];     /* to LMCU_CONTEXT_BYTES */
 } lmcu_context_t;
 
 extern lmcu_context_t lmcu_context;

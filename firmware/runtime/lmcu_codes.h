@@ -16,7 +16,7 @@
     X(NO_SAMPLE, 7, "no complete sample is staged: send SAMPLE_DATA first") \
     X(STORE_FULL, 8, "the sample store is full") \
     X(STORE_EMPTY, 9, "no samples are stored") \
-    X(BUSY, 10, "a run is in progress: wait for it or stop it") \
+    X(BUSY, 10, "a run or an adapter transfer is in progress: wait for it, stop it or finish it") \
     X(NOT_FINITE, 11, "a value is not finite (NaN or infinity)") \
     X(WRONG_MODEL, 12, "the adapter belongs to another model") \
     X(WRONG_LAYOUT, 13, "the adapter has another rank, alpha or set of layers") \
@@ -27,11 +27,54 @@
     X(NO_TRANSFER, 18, "no adapter transfer is open: send ADAPTER_BEGIN first") \
     X(STORAGE, 19, "the flash store failed") \
     X(NOT_FOUND, 20, "no such slot") \
-    X(INTERNAL, 21, "an invariant of the firmware was broken")
+    X(INTERNAL, 21, "an invariant of the firmware was broken") \
+    X(NO_OUTPUT, 22, "no output is there to be read: INFER first")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,
     LMCU_STATUS_TABLE(LMCU_X)
+#undef LMCU_X
+};
+
+/* X(name, number, meaning). A response carries its request's number + 128. */
+#define LMCU_MESSAGE_TABLE(X) \
+    X(HELLO, 1, "opens a session and identifies the device") \
+    X(INFO, 2, "reads a piece of the model's description (JSON)") \
+    X(STATISTICS, 3, "progress of a run, sums, settings, counters") \
+    X(REBOOT, 4, "resets the part") \
+    X(BAUD, 5, "changes the line's speed") \
+    X(AUTH, 6, "proves that the host may change the device") \
+    X(CONFIGURE, 16, "sets the settings of training") \
+    X(SAMPLE_DATA, 17, "stages a piece of a sample") \
+    X(TARGET_DATA, 18, "stages a piece of a regression target") \
+    X(PASS_BEGIN, 19, "opens a streamed training pass") \
+    X(TRAIN, 20, "trains on one sample") \
+    X(PASS_END, 21, "ends the pass and flushes a partial batch") \
+    X(EVALUATE_BEGIN, 22, "clears the sums of evaluation") \
+    X(EVALUATE, 23, "adds one sample to the sums of evaluation") \
+    X(EVALUATE_END, 24, "reads the sums of evaluation") \
+    X(INFER, 25, "runs the model on one sample") \
+    X(OUTPUT_READ, 26, "reads a piece of the last inference's output") \
+    X(STORE, 27, "appends one sample to the store") \
+    X(STORE_CLEAR, 28, "empties the store") \
+    X(RUN_EPOCHS, 29, "starts epochs over the stored samples") \
+    X(RUN_STOP, 30, "ends a run early; its open batch is dropped") \
+    X(ADAPTER_READ, 48, "reads a piece of the factors") \
+    X(ADAPTER_BEGIN, 49, "opens the transfer of an adapter to the device") \
+    X(ADAPTER_DATA, 50, "receives a piece of the factors") \
+    X(ADAPTER_COMMIT, 51, "replaces the factors by the received ones") \
+    X(ADAPTER_RESET, 52, "restores the initial A and B = 0") \
+    X(SLOT_SAVE, 53, "saves the factors into a slot of the flash store") \
+    X(SLOT_LOAD, 54, "loads the factors from a slot") \
+    X(SLOT_LIST, 55, "lists the slots") \
+    X(SLOT_DELETE, 56, "deletes a slot") \
+    X(SLOT_DEFAULT, 57, "names the slot that is loaded at boot") \
+    X(MERGE, 58, "adds the adapter into the weights") \
+    X(UNMERGE, 59, "takes the adapter out of the weights")
+
+enum lmcu_message {
+#define LMCU_X(name, number, text) LMCU_MSG_##name = number,
+    LMCU_MESSAGE_TABLE(LMCU_X)
 #undef LMCU_X
 };
 

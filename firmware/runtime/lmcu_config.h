@@ -14,7 +14,7 @@
 #define LMCU_WINDOW 1           /* responses kept, requests in flight */
 
 #define LMCU_CONTEXT_BYTES 256  /* lmcu_context: the training state */
-#define LMCU_LINK_BYTES 4096    /* lmcu_link: frame buffers, sequence state, response cache */
+#define LMCU_LINK_BYTES 2184    /* lmcu_link: frame buffers, sequence state, response cache */
 #define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */
 #define LMCU_RX_RING_BYTES 2048 /* lmcu_rx_ring: filled by the UART interrupt */
 #define LMCU_STACK_BYTES 4096   /* lmcu_stack: the reserve of the linker script */

@@ -18,7 +18,7 @@ _U32 = 2**32 - 1
 
 @dataclass(frozen=True)
 class Settings:
-    """SGD settings as the device takes them; the runtime rounds floats to float32. DataError for a value out of range."""
+    """SGD settings as the device takes them; floats become float32 there. DataError for a value out of range."""
 
     lr: float = 0.01
     lr_b_ratio: float = 1.0

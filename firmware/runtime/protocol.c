@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Session, sequence rule, response cache and dispatch. Every byte that comes in here is untrusted. */
+#include "lmcu_strict.h"
+
+#include "lmcu_mem.h"
+#include "lmcu_port.h"
+#include "protocol.h"
+
+typedef char lmcu_link_size_check[sizeof(lmcu_link_t) == LMCU_LINK_BYTES && LMCU_LINK_BYTES % 8 == 0 ? 1 : -1];
+typedef char lmcu_window_check[LMCU_WINDOW >= 1 && LMCU_WINDOW <= 16 ? 1 : -1];
+
+lmcu_link_t lmcu_link LMCU_ALIGNED(8);
+
+#define LINK (lmcu_link.state)
+
+static const lmcu_entry_t entries[] = {
+    {LMCU_MSG_INFO, 1, lmcu_on_info},
+    {LMCU_MSG_STATISTICS, 1, lmcu_on_statistics},
+    {LMCU_MSG_REBOOT, 1, lmcu_on_reboot},
+    {LMCU_MSG_CONFIGURE, 0, lmcu_on_configure},
+    {LMCU_MSG_SAMPLE_DATA, 0, lmcu_on_sample_data},
+    {LMCU_MSG_TARGET_DATA, 0, lmcu_on_target_data},
+    {LMCU_MSG_PASS_BEGIN, 0, lmcu_on_pass_begin},
+    {LMCU_MSG_TRAIN, 0, lmcu_on_train},
+    {LMCU_MSG_PASS_END, 0, lmcu_on_pass_end},
+    {LMCU_MSG_EVALUATE_BEGIN, 0, lmcu_on_evaluate_begin},
+    {LMCU_MSG_EVALUATE, 0, lmcu_on_evaluate},
+    {LMCU_MSG_EVALUATE_END, 0, lmcu_on_evaluate_end},
+    {LMCU_MSG_INFER, 0, lmcu_on_infer},
+    {LMCU_MSG_OUTPUT_READ, 0, lmcu_on_output_read},
+    {LMCU_MSG_STORE, 0, lmcu_on_store},
+    {LMCU_MSG_STORE_CLEAR, 0, lmcu_on_store_clear},
+    {LMCU_MSG_RUN_EPOCHS, 0, lmcu_on_run_epochs},
+    {LMCU_MSG_RUN_STOP, 1, lmcu_on_run_stop},
+    {LMCU_MSG_ADAPTER_READ, 0, lmcu_on_adapter_read},
+    {LMCU_MSG_ADAPTER_BEGIN, 0, lmcu_on_adapter_begin},
+    {LMCU_MSG_ADAPTER_DATA, 0, lmcu_on_adapter_data},
+    {LMCU_MSG_ADAPTER_COMMIT, 0, lmcu_on_adapter_commit},
+    {LMCU_MSG_ADAPTER_RESET, 0, lmcu_on_adapter_reset},
+};
+
+bool lmcu_run_in_progress(void)
+{
+    return lmcu_context.run_epochs_left != 0;
+}
+
+void lmcu_staging_clear(void)
+{
+    LINK.staged = 0;
+    LINK.target_staged = 0;
+    LINK.output_ready = 0;
+}
+
+void lmcu_link_init(void)
+{
+    memset(&lmcu_link, 0, sizeof lmcu_link);
+}
+
+/* Builds header | status | fields | crc in `frame`, where the fields stand already; returns the frame's length. */
+static uint32_t finish(uint8_t *frame, uint32_t type, uint32_t sequence, lmcu_status_t status, uint32_t fields)
+{
+    frame[0] = LMCU_PROTOCOL_VERSION;
+    frame[1] = (uint8_t)(type | LMCU_RESPONSE);
+    frame[2] = (uint8_t)sequence;
+    frame[3] = (uint8_t)(sequence >> 8);
+    frame[LMCU_FRAME_HEADER] = (uint8_t)status;
+    return lmcu_frame_seal(frame, LMCU_FRAME_HEADER + 1 + fields);
+}
+
+/* An answer outside the sequence: built over the request, so that the cached response stays. */
+static void answer(uint32_t type, uint32_t sequence, lmcu_status_t status, uint32_t fields)
+{
+    uint8_t *frame = LINK.rx.bytes;
+    lmcu_frame_send(frame, finish(frame, type, sequence, status, fields));
+}
+
+static lmcu_reply_t outside_reply(void)
+{
+    const lmcu_reply_t reply = {LINK.rx.bytes + LMCU_FRAME_HEADER + 1, 0};
+    return reply;
+}
+
+static void nak(uint32_t type, uint32_t sequence)
+{
+    lmcu_reply_t reply = outside_reply();
+    lmcu_put_u16(&reply, LINK.expected);
+    LINK.naks++;
+    answer(type, sequence, LMCU_NAK, reply.count);
+}
+
+static void wrong_version(uint32_t type, uint32_t sequence)
+{
+    lmcu_reply_t reply = outside_reply();
+    lmcu_put_u8(&reply, LMCU_PROTOCOL_VERSION);
+    lmcu_put_u8(&reply, LMCU_FIRMWARE_MAJOR);
+    lmcu_put_u8(&reply, LMCU_FIRMWARE_MINOR);
+    lmcu_put_u8(&reply, LMCU_FIRMWARE_PATCH);
+    answer(type, sequence, LMCU_VERSION, reply.count);
+}
+
+static void open_session(uint32_t nonce)
+{
+    if (LINK.session && LINK.nonce == nonce) {
+        return; /* the same HELLO again: its answer was lost */
+    }
+    lmcu_adapter_abort();
+    LINK.nonce = nonce;
+    LINK.session = 1;
+    LINK.expected = 1;
+    LINK.tx_count = 0;
+    memset(LINK.kept, 0, sizeof LINK.kept);
+    lmcu_staging_clear();
+}
+
+static void hello(uint32_t sequence, const uint8_t *in, uint32_t count)
+{
+    lmcu_reply_t reply = outside_reply();
+    if (count != 4) {
+        answer(LMCU_MSG_HELLO, sequence, LMCU_BAD_LENGTH, 0);
+        return;
+    }
+    open_session(lmcu_get_u32(in));
+    const lmcu_status_t status = lmcu_on_hello(in, count, &reply);
+    answer(LMCU_MSG_HELLO, sequence, status, reply.count);
+}
+
+/* Keeps what a window needs; a longer response is only ever the last one, and that stays in tx. */
+static void keep(uint32_t type, uint32_t sequence, const uint8_t *payload, uint32_t count)
+{
+    lmcu_kept_t *kept = &LINK.kept[sequence % LMCU_WINDOW];
+    kept->sequence = (uint16_t)sequence;
+    kept->type = (uint8_t)type;
+    kept->count = count <= LMCU_SMALL_PAYLOAD ? (uint8_t)count : 0;
+    memcpy(kept->payload, payload, kept->count);
+}
+
+static lmcu_status_t run(uint32_t type, const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    for (uint32_t i = 0; i < sizeof entries / sizeof entries[0]; ++i) {
+        if (entries[i].type == type) {
+            const bool refused = lmcu_run_in_progress() && !entries[i].in_run;
+            return refused ? LMCU_BUSY : entries[i].run(in, count, reply);
+        }
+    }
+    return LMCU_UNSUPPORTED;
+}
+
+static void run_next(uint32_t type, uint32_t sequence, const uint8_t *in, uint32_t count)
+{
+    lmcu_reply_t reply = {LINK.tx + LMCU_FRAME_HEADER + 1, 0};
+    const lmcu_status_t status = run(type, in, count, &reply);
+    const uint32_t fields = status == LMCU_OK ? reply.count : 0;
+    LINK.tx_count = finish(LINK.tx, type, sequence, status, fields);
+    keep(type, sequence, LINK.tx + LMCU_FRAME_HEADER, fields + 1);
+    LINK.expected = (uint16_t)(sequence + 1);
+    lmcu_frame_send(LINK.tx, LINK.tx_count);
+}
+
+static void repeat(uint32_t type, uint32_t sequence, int32_t distance)
+{
+    const lmcu_kept_t *kept = &LINK.kept[sequence % LMCU_WINDOW];
+    if (distance == -1 && LINK.tx_count != 0) {
+        LINK.repeats++;
+        lmcu_frame_send(LINK.tx, LINK.tx_count);
+    } else if (kept->count != 0 && kept->sequence == sequence) {
+        LINK.repeats++;
+        memcpy(LINK.rx.bytes + LMCU_FRAME_HEADER, kept->payload, kept->count);
+        answer(kept->type, sequence, (lmcu_status_t)kept->payload[0], kept->count - 1u);
+    } else {
+        nak(type, sequence);
+    }
+}
+
+static void on_frame(const uint8_t *frame, uint32_t count)
+{
+    const uint32_t type = frame[1];
+    const uint32_t sequence = lmcu_get_u16(frame + 2);
+    const uint8_t *in = frame + LMCU_FRAME_HEADER;
+    const uint32_t in_count = count - LMCU_FRAME_HEADER;
+    const int32_t distance = (int16_t)(uint16_t)(sequence - LINK.expected);
+    LINK.frames++;
+    if (type & LMCU_RESPONSE) {
+        return; /* an echo of ourselves */
+    }
+    if (frame[0] != LMCU_PROTOCOL_VERSION) {
+        wrong_version(type, sequence);
+    } else if (type == LMCU_MSG_HELLO) {
+        hello(sequence, in, in_count);
+    } else if (!LINK.session) {
+        answer(type, sequence, LMCU_NO_SESSION, 0);
+    } else if (distance == 0) {
+        run_next(type, sequence, in, in_count);
+    } else if (distance >= -LMCU_WINDOW && distance < 0) {
+        repeat(type, sequence, distance);
+    } else {
+        nak(type, sequence);
+    }
+}
+
+void lmcu_link_receive(const uint8_t *bytes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; ++i) {
+        const int pushed = lmcu_decoder_push(&LINK.rx, bytes[i]);
+        if (pushed == LMCU_PUSH_FRAME) {
+            on_frame(LINK.rx.bytes, (uint32_t)LINK.rx.count - LMCU_FRAME_CRC);
+        } else if (pushed == LMCU_PUSH_BAD) {
+            LINK.bad_frames++;
+        }
+    }
+}
+
+bool lmcu_link_poll(void)
+{
+    uint8_t bytes[64];
+    const uint32_t count = lmcu_port_read(bytes, sizeof bytes);
+    lmcu_link_receive(bytes, count);
+    if (LINK.reboot) {
+        lmcu_port_reset();
+    }
+    if (!lmcu_run_in_progress()) {
+        return count != 0;
+    }
+    const uint64_t start = lmcu_port_ticks();
+    (void)lmcu_run_poll();
+    LINK.work_ticks = lmcu_port_ticks() - start;
+    return true;
+}
