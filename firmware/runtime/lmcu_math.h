@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Float32 and binary16 arithmetic that gives the same bytes on every core: no libm. */
+#ifndef LMCU_MATH_H
+#define LMCU_MATH_H
+
+#include "lmcu_strict.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+LMCU_INLINE uint32_t lmcu_float_bits(float value)
+{
+    union { float f; uint32_t u; } pun;
+    pun.f = value;
+    return pun.u;
+}
+
+LMCU_INLINE float lmcu_float_from_bits(uint32_t bits)
+{
+    union { float f; uint32_t u; } pun;
+    pun.u = bits;
+    return pun.f;
+}
+
+LMCU_INLINE bool lmcu_is_finite(float value)
+{
+    return (lmcu_float_bits(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+LMCU_INLINE bool lmcu_half_is_finite(uint16_t half)
+{
+    return (half & 0x7c00u) != 0x7c00u;
+}
+
+/* binary16 -> float32, exact for every value (infinities and NaN included). */
+LMCU_INLINE float lmcu_half_to_float_portable(uint16_t half)
+{
+    const uint32_t magnitude = half & 0x7fffu;
+    const uint32_t rebias = magnitude >= 0x7c00u ? 224u << 23 : 112u << 23;
+    /* Of a subnormal, the integer itself times 2^-24 is exact. */
+    const uint32_t bits = magnitude < 0x0400u ? lmcu_float_bits((float)(int32_t)magnitude * 0x1p-24f)
+                                              : (magnitude << 13) + rebias;
+    return lmcu_float_from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
+}
+
+LMCU_INLINE float lmcu_half_to_float(uint16_t half)
+{
+#if defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && (__ARM_FP & 2)
+    union { __fp16 h; uint16_t u; } pun;
+    pun.u = half;
+    return (float)pun.h;
+#else
+    return lmcu_half_to_float_portable(half);
+#endif
+}
+
+/* float32 -> binary16. Both saturate at 65504; value must not be NaN. The sign of a result that becomes zero is kept. */
+uint16_t lmcu_half_nearest(float value);                      /* ties to even */
+uint16_t lmcu_half_stochastic(float value, uint32_t random16); /* up with probability = discarded fraction; random16 < 65536 */
+
+float lmcu_exp(float x);  /* +0 where the result would be below 2^-126; +infinity above the range */
+float lmcu_log(float x);  /* x > 0, finite */
+float lmcu_sqrt(float x); /* correctly rounded; x >= 0, finite */
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the int32 accumulator to int8, in integers. Right shifts of negative numbers are arithmetic (GCC, Clang, IAR). */
+#ifndef LMCU_REQUANT_H
+#define LMCU_REQUANT_H
+
+#include "lmcu_strict.h"
+
+#include "lmcu_ops.h"
+
+LMCU_INLINE int32_t lmcu_clamp_i32(int32_t value, int32_t low, int32_t high)
+{
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+/* round(a * b / 2^31), ties towards plus infinity: equal to gemmlowp's SaturatingRoundingDoublingHighMul for b >= 0. */
+LMCU_INLINE int32_t lmcu_high_mul(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
+}
+
+/* x / 2^exponent, ties away from zero; 0 <= exponent <= 31 */
+LMCU_INLINE int32_t lmcu_divide_by_power(int32_t x, int32_t exponent)
+{
+    const uint32_t mask = (1u << exponent) - 1u;
+    const uint32_t rest = (uint32_t)x & mask;
+    const uint32_t threshold = (mask >> 1) + (x < 0 ? 1u : 0u);
+    return (x >> exponent) + (rest > threshold ? 1 : 0);
+}
+
+/* Largest |acc| that may be shifted left by `shift` and multiplied. */
+LMCU_INLINE int32_t lmcu_acc_limit(int32_t shift)
+{
+    return 0x7fffffff >> (shift > 0 ? shift : 0);
+}
+
+/* x * multiplier / 2^31 * 2^shift with both of gemmlowp's roundings; |x| <= lmcu_acc_limit(shift) */
+LMCU_INLINE int32_t lmcu_multiply(int32_t x, int32_t multiplier, int32_t shift)
+{
+    const int32_t left = shift > 0 ? shift : 0;
+    const int32_t right = shift > 0 ? 0 : -shift;
+    return lmcu_divide_by_power(lmcu_high_mul(x * (int32_t)(1u << left), multiplier), right);
+}
+
+/* RQ of convolutions: acc beyond the limit is saturated first. */
+LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
+{
+    const int32_t limit = lmcu_acc_limit(shift);
+    const int32_t x = acc > limit ? limit : acc < -limit ? -limit : (int32_t)acc;
+    return lmcu_multiply(x, multiplier, shift);
+}
+
+/* RQ of dense layers: sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift). The low 32 bits of the product
+ * cannot reach the result because shift >= 33. */
+LMCU_INLINE int64_t lmcu_round_half_away(int64_t acc, uint64_t multiplier, uint32_t shift)
+{
+    const uint64_t distance = acc < 0 ? (uint64_t)-acc : (uint64_t)acc;
+    const uint64_t a = distance > 0x7fffffffu ? 0x7fffffffu : distance;
+    const uint64_t low = a * (uint32_t)multiplier;
+    const uint64_t high = a * (uint32_t)(multiplier >> 32) + (low >> 32);
+    const int64_t magnitude = (int64_t)((high + ((uint64_t)1 << (shift - 33u))) >> (shift - 32u));
+    return acc < 0 ? -magnitude : magnitude;
+}
+
+/* value + zero_point into [act_min, act_max] */
+LMCU_INLINE int8_t lmcu_to_output(int64_t value, int32_t zero_point, const lmcu_clamp_t *clamp)
+{
+    const int64_t shifted = value + zero_point;
+    const int64_t low = shifted < clamp->act_min ? clamp->act_min : shifted;
+    return (int8_t)(low > clamp->act_max ? clamp->act_max : low);
+}
+
+/* Straight-through: what a clamped output lets back. An activation's bound stops every gradient, the bare int8 rail only
+ * one that would push further out. */
+LMCU_INLINE float lmcu_masked(float g, int32_t y, const lmcu_clamp_t *clamp)
+{
+    const int high = y >= clamp->act_max && (clamp->max_is_bound != 0 || g < 0.0f);
+    const int low = y <= clamp->act_min && (clamp->min_is_bound != 0 || g > 0.0f);
+    return high || low ? 0.0f : g;
+}
+
+#endif

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The training core: context, settings, passes, sample store, epochs and adapter transfer. */
+#include "lmcu_strict.h"
+
+#include "lmcu_math.h"
+#include "lmcu_mem.h"
+#include "random.h"
+#include "train.h"
+
+LMCU_ALIGNED(8) lmcu_context_t lmcu_context;
+
+typedef char lmcu_context_size_check_t[sizeof(lmcu_context_t) == LMCU_CONTEXT_BYTES ? 1 : -1];
+
+/* ---- state ---- */
+
+static bool busy(void)
+{
+    return lmcu_context.run_epochs_left > 0u || lmcu_context.transfer_open != 0u;
+}
+
+static lmcu_status_t training_status(void)
+{
+    if (lmcu_model.adapter_count == 0u) {
+        return LMCU_NO_ADAPTERS;
+    }
+    if (lmcu_context.float_ok == 0u) {
+        return LMCU_FLOAT_ENV;
+    }
+    return busy() ? LMCU_BUSY : LMCU_OK;
+}
+
+static void zero_floats(float *values)
+{
+    for (uint32_t i = 0u; i < lmcu_model.param_count; ++i) {
+        values[i] = 0.0f;
+    }
+}
+
+/* A new beginning of training: momentum, step, epoch, open batch and an unfinished transfer are gone. */
+static void restart(void)
+{
+    zero_floats(lmcu_model.momentum);
+    zero_floats(lmcu_model.gradients);
+    lmcu_context.step = 0u;
+    lmcu_context.epoch_index = 0u;
+    lmcu_context.batch_fill = 0u;
+    lmcu_context.transfer_open = 0u;
+}
+
+static void initial_factors(void)
+{
+    const uint16_t *from = lmcu_model.initial_a;
+    for (uint32_t i = 0u; i < lmcu_model.adapter_count; ++i) {
+        const lmcu_adapter_t *a = &lmcu_model.adapters[i];
+        memcpy(lmcu_model.factors + a->a_offset, from, 2u * (size_t)a->a_count);
+        memset(lmcu_model.factors + a->b_offset, 0, 2u * (size_t)a->b_count);
+        from += a->a_count;
+    }
+}
+
+lmcu_settings_t lmcu_default_settings(void)
+{
+    const lmcu_settings_t settings = {0.01f, 1.0f, 0.0f, 0.0f, 0.0f, 8u, 0u, LMCU_ROUND_STOCHASTIC};
+    return settings;
+}
+
+lmcu_status_t lmcu_init(void)
+{
+    memset(&lmcu_context, 0, sizeof lmcu_context);
+    lmcu_context.settings = lmcu_default_settings();
+    lmcu_context.float_ok = lmcu_self_test() ? 1u : 0u;
+    lmcu_reset();
+    return lmcu_context.float_ok != 0u ? LMCU_OK : LMCU_FLOAT_ENV;
+}
+
+static lmcu_status_t check_settings(const lmcu_settings_t *s)
+{
+    if (!lmcu_is_finite(s->lr) || !lmcu_is_finite(s->lr_b_ratio) || !lmcu_is_finite(s->momentum) ||
+        !lmcu_is_finite(s->weight_decay) || !lmcu_is_finite(s->clip_norm)) {
+        return LMCU_NOT_FINITE;
+    }
+    const bool rates = s->lr > 0.0f && s->lr_b_ratio > 0.0f && s->momentum >= 0.0f && s->momentum < 1.0f;
+    const bool limits = s->weight_decay >= 0.0f && s->clip_norm >= 0.0f && s->batch_size >= 1u;
+    return rates && limits && s->rounding <= LMCU_ROUND_NEAREST ? LMCU_OK : LMCU_BAD_ARGUMENT;
+}
+
+lmcu_status_t lmcu_configure(const lmcu_settings_t *settings)
+{
+    if (lmcu_context.run_epochs_left > 0u) {
+        return LMCU_BUSY;
+    }
+    const lmcu_status_t status = check_settings(settings);
+    if (status == LMCU_OK) {
+        lmcu_context.settings = *settings;
+        restart();
+    }
+    return status;
+}
+
+void lmcu_reset(void)
+{
+    lmcu_run_stop();
+    initial_factors();
+    restart();
+}
+
+/* ---- one sample ---- */
+
+static lmcu_status_t check_label(lmcu_label_t label)
+{
+    if (lmcu_model.loss == LMCU_LOSS_CROSS_ENTROPY) {
+        return label.class_index < lmcu_model.logit_count ? LMCU_OK : LMCU_BAD_LABEL;
+    }
+    for (uint32_t i = 0u; i < lmcu_model.logit_count; ++i) {
+        if (!lmcu_is_finite(label.target[i])) {
+            return LMCU_BAD_LABEL;
+        }
+    }
+    return LMCU_OK;
+}
+
+void lmcu_infer(void)
+{
+    lmcu_model_forward();
+    lmcu_model_tail();
+}
+
+/* Forward and loss; `gradient` as in lmcu_loss. */
+static void run_sample(lmcu_label_t label, float *gradient, lmcu_stats_t *stats)
+{
+    lmcu_model_forward();
+    const lmcu_loss_t result = lmcu_loss(label, gradient);
+    stats->loss_sum = stats->loss_sum + result.loss;
+    stats->samples += 1u;
+    stats->correct += result.correct ? 1u : 0u;
+}
+
+lmcu_status_t lmcu_evaluate_sample(lmcu_label_t label, lmcu_stats_t *stats)
+{
+    if (busy()) {
+        return LMCU_BUSY;
+    }
+    const lmcu_status_t status = check_label(label);
+    if (status == LMCU_OK) {
+        run_sample(label, NULL, stats);
+    }
+    return status;
+}
+
+lmcu_status_t lmcu_gradient_sample(lmcu_label_t label)
+{
+    lmcu_status_t status = training_status();
+    if (status == LMCU_OK) {
+        status = check_label(label);
+    }
+    if (status == LMCU_OK) {
+        lmcu_stats_t unused = {0.0f, 0u, 0u, 0u, 0u};
+        lmcu_context.batch_fill = 0u;
+        zero_floats(lmcu_model.gradients);
+        run_sample(label, lmcu_model.logit_gradient, &unused);
+        lmcu_model_backward();
+    }
+    return status;
+}
+
+/* ---- batches ---- */
+
+/* Ends the open batch with one step, executed or skipped. */
+static void finish_batch(lmcu_stats_t *stats)
+{
+    if (lmcu_context.batch_fill == 0u) {
+        return;
+    }
+    if (lmcu_update(lmcu_context.batch_fill)) {
+        lmcu_context.step += 1u;
+        lmcu_context.total_steps += 1u;
+        stats->steps += 1u;
+    } else {
+        stats->skipped += 1u;
+    }
+    lmcu_context.batch_fill = 0u;
+}
+
+static void train_one(lmcu_label_t label, lmcu_stats_t *stats)
+{
+    if (lmcu_context.batch_fill == 0u) {
+        zero_floats(lmcu_model.gradients);
+    }
+    run_sample(label, lmcu_model.logit_gradient, stats);
+    lmcu_model_backward();
+    lmcu_context.batch_fill += 1u;
+    if (lmcu_context.batch_fill >= lmcu_context.settings.batch_size) {
+        finish_batch(stats);
+    }
+}
+
+lmcu_status_t lmcu_pass_begin(void)
+{
+    const lmcu_status_t status = training_status();
+    if (status == LMCU_OK) {
+        const lmcu_stats_t none = {0.0f, 0u, 0u, 0u, 0u};
+        lmcu_context.pass = none;
+        lmcu_context.batch_fill = 0u;
+    }
+    return status;
+}
+
+lmcu_status_t lmcu_train_sample(lmcu_label_t label)
+{
+    lmcu_status_t status = training_status();
+    if (status == LMCU_OK) {
+        status = check_label(label);
+    }
+    if (status == LMCU_OK) {
+        train_one(label, &lmcu_context.pass);
+    }
+    return status;
+}
+
+lmcu_status_t lmcu_pass_end(void)
+{
+    const lmcu_status_t status = training_status();
+    if (status == LMCU_OK) {
+        finish_batch(&lmcu_context.pass);
+    }
+    return status;
+}
+
+/* ---- the sample store: records of input, zeros up to a multiple of 4, label ---- */
+
+static uint32_t label_offset(void)
+{
+    return (lmcu_model.input_bytes + 3u) & ~3u;
+}
+
+static uint8_t *record(uint32_t index)
+{
+    return lmcu_model.store + (size_t)index * lmcu_model.record_bytes;
+}
+
+static lmcu_label_t stored_label(const uint8_t *from)
+{
+    lmcu_label_t label;
+    if (lmcu_model.loss == LMCU_LOSS_MSE) {
+        label.target = (const float *)(const void *)(from + label_offset());
+    } else {
+        memcpy(&label.class_index, from + label_offset(), 4u);
+    }
+    return label;
+}
+
+lmcu_status_t lmcu_store_sample(lmcu_label_t label)
+{
+    if (busy()) {
+        return LMCU_BUSY;
+    }
+    const lmcu_status_t status = check_label(label);
+    if (status != LMCU_OK) {
+        return status;
+    }
+    if (lmcu_context.stored >= lmcu_model.store_capacity) {
+        return LMCU_STORE_FULL;
+    }
+    uint8_t *to = record(lmcu_context.stored);
+    memset(to, 0, label_offset());
+    memcpy(to, lmcu_model.input, lmcu_model.input_bytes);
+    if (lmcu_model.loss == LMCU_LOSS_MSE) {
+        memcpy(to + label_offset(), label.target, 4u * (size_t)lmcu_model.logit_count);
+    } else {
+        memcpy(to + label_offset(), &label.class_index, 4u);
+    }
+    lmcu_context.stored += 1u;
+    return LMCU_OK;
+}
+
+void lmcu_store_clear(void)
+{
+    lmcu_run_stop();
+    lmcu_context.stored = 0u;
+}
+
+/* ---- epochs over the store ---- */
+
+/* Fisher-Yates with one random number per place; depends on seed and epoch only. */
+static void shuffle(void)
+{
+    const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_SHUFFLE, lmcu_context.epoch_index);
+    for (uint32_t i = 0u; i < lmcu_context.stored; ++i) {
+        lmcu_model.order[i] = (uint16_t)i;
+    }
+    for (uint32_t i = lmcu_context.stored; i-- > 1u;) {
+        const uint32_t j = (uint32_t)(((uint64_t)lmcu_rand_at(key, i) * (i + 1u)) >> 32);
+        const uint16_t swapped = lmcu_model.order[i];
+        lmcu_model.order[i] = lmcu_model.order[j];
+        lmcu_model.order[j] = swapped;
+    }
+}
+
+static void begin_epoch(void)
+{
+    const lmcu_stats_t none = {0.0f, 0u, 0u, 0u, 0u};
+    lmcu_context.epoch = none;
+    shuffle();
+}
+
+static void end_epoch(void)
+{
+    finish_batch(&lmcu_context.epoch);
+    lmcu_context.run_steps += lmcu_context.epoch.steps;
+    lmcu_context.run_skipped += lmcu_context.epoch.skipped;
+    lmcu_context.epoch_index += 1u;
+    lmcu_context.run_position = 0u;
+    lmcu_context.run_epochs_left -= 1u;
+}
+
+lmcu_status_t lmcu_run_begin(uint32_t epochs)
+{
+    const lmcu_status_t status = training_status();
+    if (status != LMCU_OK) {
+        return status;
+    }
+    if (epochs == 0u) {
+        return LMCU_BAD_ARGUMENT;
+    }
+    if (lmcu_context.stored == 0u) {
+        return LMCU_STORE_EMPTY;
+    }
+    lmcu_context.batch_fill = 0u;
+    lmcu_context.run_epochs_left = epochs;
+    lmcu_context.run_position = 0u;
+    lmcu_context.run_steps = 0u;
+    lmcu_context.run_skipped = 0u;
+    return LMCU_OK;
+}
+
+bool lmcu_run_poll(void)
+{
+    if (lmcu_context.run_epochs_left == 0u) {
+        return false;
+    }
+    if (lmcu_context.run_position == 0u) {
+        begin_epoch();
+    }
+    const uint8_t *sample = record(lmcu_model.order[lmcu_context.run_position]);
+    memcpy(lmcu_model.input, sample, lmcu_model.input_bytes);
+    train_one(stored_label(sample), &lmcu_context.epoch);
+    lmcu_context.run_position += 1u;
+    if (lmcu_context.run_position == lmcu_context.stored) {
+        end_epoch();
+    }
+    return lmcu_context.run_epochs_left > 0u;
+}
+
+/* The steps of the unfinished epoch count; its open batch is dropped. */
+void lmcu_run_stop(void)
+{
+    if (lmcu_context.run_epochs_left == 0u) {
+        return;
+    }
+    if (lmcu_context.run_position > 0u) {
+        lmcu_context.run_steps += lmcu_context.epoch.steps;
+        lmcu_context.run_skipped += lmcu_context.epoch.skipped;
+        lmcu_context.epoch_index += 1u;
+    }
+    lmcu_context.run_epochs_left = 0u;
+    lmcu_context.run_position = 0u;
+    lmcu_context.batch_fill = 0u;
+}
+
+/* ---- adapter transfer: the gradient buffer receives, the factors change at the end ---- */
+
+static uint8_t *received(void)
+{
+    return (uint8_t *)(void *)lmcu_model.gradients;
+}
+
+static uint32_t factor_bytes(void)
+{
+    return 2u * lmcu_model.param_count;
+}
+
+lmcu_status_t lmcu_adapter_begin(void)
+{
+    if (lmcu_model.adapter_count == 0u) {
+        return LMCU_NO_ADAPTERS;
+    }
+    if (lmcu_context.run_epochs_left > 0u) {
+        return LMCU_BUSY;
+    }
+    lmcu_context.batch_fill = 0u;
+    lmcu_context.transfer_open = 1u;
+    lmcu_context.transfer_received = 0u;
+    return LMCU_OK;
+}
+
+lmcu_status_t lmcu_adapter_data(uint32_t offset, const uint8_t *bytes, uint32_t count)
+{
+    if (lmcu_context.transfer_open == 0u) {
+        return LMCU_NO_TRANSFER;
+    }
+    if (offset != lmcu_context.transfer_received || count > factor_bytes() - offset) {
+        return LMCU_BAD_ARGUMENT;
+    }
+    memcpy(received() + offset, bytes, count);
+    lmcu_context.transfer_received += count;
+    return LMCU_OK;
+}
+
+static lmcu_status_t check_received(uint32_t crc32)
+{
+    if (lmcu_context.transfer_received != factor_bytes()) {
+        return LMCU_BAD_LENGTH;
+    }
+    if (lmcu_crc32(0u, received(), factor_bytes()) != crc32) {
+        return LMCU_BAD_CRC;
+    }
+    for (uint32_t i = 0u; i < lmcu_model.param_count; ++i) {
+        uint16_t half;
+        memcpy(&half, received() + 2u * (size_t)i, 2u);
+        if (!lmcu_half_is_finite(half)) {
+            return LMCU_NOT_FINITE;
+        }
+    }
+    return LMCU_OK;
+}
+
+lmcu_status_t lmcu_adapter_commit(uint32_t crc32)
+{
+    if (lmcu_context.transfer_open == 0u) {
+        return LMCU_NO_TRANSFER;
+    }
+    const lmcu_status_t status = check_received(crc32);
+    lmcu_adapter_abort();
+    if (status == LMCU_OK) {
+        memcpy(lmcu_model.factors, received(), factor_bytes());
+        restart();
+    }
+    return status;
+}
+
+void lmcu_adapter_abort(void)
+{
+    lmcu_context.transfer_open = 0u;
+}
+
+uint32_t lmcu_adapter_crc32(void)
+{
+    return lmcu_crc32(0u, lmcu_model.factors, factor_bytes());
+}
