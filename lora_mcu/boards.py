@@ -163,7 +163,8 @@ class _Table:
         return _Table(self._file, f"{key}.", self._raw.get(key))
 
     def tables(self, key: str) -> list[_Table]:
-        return [_Table(self._file, f"{key}[{i}].", raw) for i, raw in enumerate(self._typed(key, list, "a list of tables"))]
+        items = self._typed(key, list, "a list of tables")
+        return [_Table(self._file, f"{key}[{i}].", raw) for i, raw in enumerate(items)]
 
     def has(self, key: str) -> bool:
         return key in self._raw

@@ -15,7 +15,7 @@ SCONS_PY = "import SCons.Script\nSCons.Script.main()\n"
 
 
 def scons_tool_version():
-    """Version of the SCons of this Python as PlatformIO numbers its package: 4.11.1 is 4.41101.0; None without SCons."""
+    """SCons of this Python as PlatformIO numbers its package: 4.11.1 is 4.41101.0; None without SCons."""
     try:
         major, minor, patch = (int(part) for part in metadata.version("scons").split(".")[:3])
     except (metadata.PackageNotFoundError, ValueError):
@@ -33,7 +33,7 @@ def register_scons(packages_dir):
         return
     wanted, found = get_core_dependencies()[TOOL], scons_tool_version()
     if found is None or semantic_version.Version(found) not in semantic_version.SimpleSpec(wanted):
-        sys.stderr.write(f"lora_mcu: no SCons for this PlatformIO (it wants {TOOL} {wanted}): pip install scons==4.11.1\n")
+        sys.stderr.write(f"lora_mcu: PlatformIO wants {TOOL} {wanted}: pip install scons==4.11.1\n")
         return
     spec = {"owner": "platformio", "id": None, "name": TOOL, "requirements": None, "uri": None}
     meta = {"type": "tool", "name": TOOL, "version": found, "spec": spec}

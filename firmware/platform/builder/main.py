@@ -31,7 +31,7 @@ WARN = ["-Wall", "-Wextra", "-Werror"]
 # The host's headers and start files serve the native board; all others are free of any library but libgcc.
 BARE_COMPILE = [] if native else ["-ffreestanding"]
 BARE_LINK = [] if native else ["-nostdlib", "-nostartfiles"]
-GARBAGE = ["-Wl,-dead_strip"] if sys.platform == "darwin" else ["-Wl,--gc-sections", "-Wl,-Map=${BUILD_DIR}/firmware.map"]
+GARBAGE = ["-Wl,--gc-sections", "-Wl,-Map=${BUILD_DIR}/firmware.map"]
 
 find_compiler()
 cpu = list(board.get("build.cpu_flags", []))

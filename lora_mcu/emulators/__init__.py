@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emulators: machines that run a built image and offer its serial line as a pyserial URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lora_mcu import boards, building
+from lora_mcu.emulators.base import Emulator
+from lora_mcu.emulators.native import Native
+from lora_mcu.emulators.qemu import Qemu
+from lora_mcu.errors import ToolError
+
+__all__ = ["Emulator", "create", "emulate"]
+
+
+def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False) -> Emulator:
+    """Return an emulator of ``board``, not started: ``auto`` is the first that the board's file names.
+
+    Args:
+        board: the board to emulate.
+        emulator: ``auto``, ``qemu`` or ``native``.
+        icount: count instructions (QEMU only; slower): ``instructions_per_tick`` then says how many a tick is.
+
+    Raises:
+        ToolError: the emulator is unknown, cannot run this board, or counts no instructions.
+    """
+    name = board.emulators[0] if emulator == "auto" else emulator
+    if name not in board.emulators:
+        raise ToolError(f"emulator {name!r} cannot run {board.identity}: use {' or '.join(board.emulators)}")
+    if name == "qemu":
+        return Qemu(board, icount=icount)
+    if icount:
+        raise ToolError(f"emulator {name!r} counts no instructions: use a board that runs in QEMU")
+    return Native()
+
+
+@contextmanager
+def emulate(project: str | Path, emulator: str = "auto") -> Iterator[str]:
+    """Run a built project in an emulator for as long as the ``with`` block lasts; yields the pyserial URL of its line.
+
+    Raises:
+        ProjectError: the folder is not a compiled project, or it is not built.
+        ToolError: the emulator is missing (with the line that installs it), unknown, or does not start.
+    """
+    image = building.image(project)
+    machine = create(boards.load(building.environment(project)), emulator)
+    try:
+        yield machine.start(image)
+    finally:
+        machine.stop()
