@@ -55,6 +55,7 @@ env.Replace(
 env.Append(
     CFLAGS=["-std=c99"],
     CCFLAGS=cpu + COMPILE + WARN + BARE_COMPILE,
+    CPPDEFINES=[] if native else ["LMCU_FREESTANDING"],
     CPPPATH=["$PROJECT_INCLUDE_DIR"],
     LINKFLAGS=cpu + GARBAGE + BARE_LINK,
     LIBS=[] if native else ["gcc"],
