@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixed-point parameters of the integer kernels, equal to those of ai-edge-litert 2.3.0's reference kernels.
+
+Scales are the float32 values of the model file, given as Python floats (binary64); every product and quotient here is
+one binary64 operation, as in the oracle. docs/numerics.md says how the kernels use the results.
+"""
+
+from __future__ import annotations
+
+import math
+
+ADD_LEFT_SHIFT = 20
+SOFTMAX_INTEGER_BITS = 5
+
+
+def quantize_multiplier(value: float) -> tuple[int, int]:
+    """``value >= 0`` as (multiplier, shift): multiplier * 2^(shift - 31), multiplier in [2^30, 2^31) or 0.
+
+    The mantissa is rounded half away from zero; values below about 2^-32 become (0, 0). Raises ValueError for a
+    negative or non-finite value.
+    """
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"scale ratio {value} is not a finite number >= 0")
+    if value == 0.0:
+        return 0, 0
+    mantissa, shift = math.frexp(value)
+    fixed = math.floor(mantissa * 2.0**31 + 0.5)
+    if fixed == 1 << 31:
+        fixed, shift = fixed // 2, shift + 1
+    return (0, 0) if shift < -31 else (fixed, shift)
+
+
+def requantize_params(input_scale: float, output_scale: float) -> tuple[int, int]:
+    """(multiplier, shift) of lmcu_requantize_t: s_x / s_y."""
+    return quantize_multiplier(input_scale / output_scale)
+
+
+def mean_params(input_scale: float, output_scale: float, count: int) -> tuple[int, int]:
+    """(multiplier, shift) of lmcu_mean_t: s_x / (s_y * count), ``count >= 1`` elements averaged.
+
+    The oracle divides the multiplier by the count in integers, after shifting it left by floor(log2(count)).
+    """
+    multiplier, shift = quantize_multiplier(input_scale / output_scale)
+    left = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << left) // count, shift - left
+
+
+def add_params(a_scale: float, b_scale: float, output_scale: float) -> tuple[int, int, int, int, int, int, int]:
+    """(a_multiplier, a_shift, b_multiplier, b_shift, output_multiplier, output_shift, left_shift) of lmcu_add_t.
+
+    Both inputs are brought to 2 * max(s_a, s_b) / 2^20. Raises ValueError where the oracle refuses too: an output scale
+    so fine that the last factor would reach 1.
+    """
+    twice_max = 2.0 * max(a_scale, b_scale)
+    a = quantize_multiplier(a_scale / twice_max)
+    b = quantize_multiplier(b_scale / twice_max)
+    output = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * output_scale))
+    if output[1] > 0:
+        raise ValueError(f"output scale {output_scale} of ADD is too small for inputs of scale {a_scale} and {b_scale}")
+    return (*a, *b, *output, ADD_LEFT_SHIFT)
+
+
+def softmax_params(input_scale: float, beta: float) -> tuple[int, int, int]:
+    """(input_multiplier, input_left_shift, diff_min) of lmcu_softmax_t.
+
+    Differences to the row's maximum below ``diff_min`` give probability 0. Raises ValueError where the oracle refuses:
+    beta * input_scale <= 2^-26.
+    """
+    real = min(beta * input_scale * 2.0 ** (31 - SOFTMAX_INTEGER_BITS), 2.0**31 - 1.0)
+    if not real > 1.0:
+        raise ValueError(f"input scale {input_scale} of SOFTMAX is too small (beta {beta})")
+    multiplier, left_shift = quantize_multiplier(real)
+    integers = (1 << SOFTMAX_INTEGER_BITS) - 1
+    radius = math.floor(integers * 2.0 ** (31 - SOFTMAX_INTEGER_BITS) / 2.0**left_shift)
+    return multiplier, left_shift, -radius
