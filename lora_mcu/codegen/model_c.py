@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generated model.c: memory, constants, and straight-line forward, tail and backward functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, struct
+from lora_mcu.codegen.kernels import Context, emit
+from lora_mcu.info import ModelInfo
+from lora_mcu.ir import Graph, Reshape
+from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.memory import MemoryPlan
+from lora_mcu.passes.tail import Split
+
+ADAPTER_FIELDS = "iiii"
+
+
+@dataclass(frozen=True)
+class MemorySymbol:
+    """One array in SRAM."""
+
+    name: str
+    ctype: str
+    count: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Constants in the order of the file, and the calls of the three functions."""
+
+    constants: list[Constant]
+    forward: list[str]
+    tail: list[str]
+    backward: list[str]
+
+
+def generate(
+    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, plan: MemoryPlan, info: ModelInfo,
+    initial_a: NDArray[np.uint16], pointer_bytes: int,
+) -> Generated:  # fmt: skip
+    """Emit every operator. Sizes of all constants are known afterwards."""
+    steps_back = {id(b.op): j for j, b in enumerate(backward)}
+    loss_at = len(split.forward) + len(split.tail)
+    constants: dict[str, Constant] = {}
+    calls: dict[str, list[str]] = {"forward": [], "tail": []}
+    backward_calls: dict[int, str] = {}
+    for step, op in enumerate((*split.forward, *split.tail)):
+        if isinstance(op, Reshape):
+            continue
+        j = steps_back.get(id(op), -1)
+        context = Context(graph, plan, adaptation, pointer_bytes, step, loss_at + 1 + j if j >= 0 else -1,
+                          backward[j].into if j >= 0 else ())  # fmt: skip
+        emitted = emit(op, context)
+        constants.update({c.name: c for c in emitted.constants})
+        calls["forward" if step < len(split.forward) else "tail"].append(emitted.forward)
+        backward_calls[j] = emitted.backward
+    for constant in _identity(info, adaptation, initial_a, pointer_bytes):
+        constants[constant.name] = constant
+    return Generated(list(constants.values()), calls["forward"], calls["tail"], _with_zeroes(backward, backward_calls, plan, loss_at))
+
+
+def _with_zeroes(backward: list[BackwardOp], calls: dict[int, str], plan: MemoryPlan, loss_at: int) -> list[str]:
+    """Each gradient is zeroed right before the first operator that adds to it."""
+    out = []
+    for j in range(len(backward)):
+        for buffer in plan.opens.get(loss_at + 1 + j, []):
+            out.append(f"zero(lmcu_arena + {buffer.offset}, {buffer.nbytes}u)")
+        out.append(calls[j])
+    return out
+
+
+def _identity(
+    info: ModelInfo, adaptation: Adaptation, initial_a: NDArray[np.uint16], pointer_bytes: int
+) -> list[Constant]:
+    def digest(text: str) -> NDArray[np.uint8]:
+        return np.frombuffer(bytes.fromhex(text), np.uint8)
+
+    constants = [
+        array("lmcu_info", np.frombuffer(info.to_json().encode("ascii"), np.int8)),
+        array("lmcu_model_sha256", digest(info.model_sha256)),
+        array("lmcu_layout_sha256", digest(info.layout_sha256)),
+    ]
+    if adaptation.layers:
+        r = adaptation.rank
+        rows = ", ".join(f"{{{x.a_offset}, {r * x.k}, {x.b_offset}, {r * x.m}}}" for x in adaptation.layers)
+        count = len(adaptation.layers)
+        table = struct("lmcu_adapters", "lmcu_adapter_t", [ADAPTER_FIELDS] * count, rows, pointer_bytes)
+        definition = table.definition.replace("lmcu_adapters =", f"lmcu_adapters[{count}] =")
+        constants += [Constant(table.name, table.nbytes, definition), array("lmcu_initial_a", initial_a)]
+    return constants
+
+
+def model_fields(
+    graph: Graph, split: Split, adaptation: Adaptation, plan: MemoryPlan, info: ModelInfo, memory: list[MemorySymbol]
+) -> list[tuple[str, str]]:
+    """Initializer of lmcu_model_t, in the order of the struct."""
+    names = {symbol.name for symbol in memory}
+    logits = graph.tensors[split.logits]
+
+    def pointer(name: str) -> str:
+        return name if name in names else "NULL"
+
+    def arena(offset: int, ctype: str) -> str:
+        return f"({ctype} *)(void *)(lmcu_arena + {offset})"
+
+    gradient = plan.gradient.get(split.logits)
+    adapted = bool(adaptation.layers)
+    return [
+        ("info", "(const char *)lmcu_info"),
+        ("info_bytes", f"{len(info.to_json())}"),
+        ("model_sha256", "lmcu_model_sha256"),
+        ("layout_sha256", "lmcu_layout_sha256"),
+        ("input_bytes", f"{info.input.nbytes}"),
+        ("output_bytes", f"{info.output.nbytes}"),
+        ("loss", "LMCU_LOSS_CROSS_ENTROPY" if info.loss == "cross_entropy" else "LMCU_LOSS_MSE"),
+        ("logit_count", f"{logits.elements}"),
+        ("logit_scale", c_float(logits.s)),
+        ("logit_zero_point", f"{logits.z}"),
+        ("param_count", f"{adaptation.parameters}"),
+        ("adapter_count", f"{len(adaptation.layers)}"),
+        ("adapters", "lmcu_adapters" if adapted else "NULL"),
+        ("initial_a", "lmcu_initial_a" if adapted else "NULL"),
+        ("store_capacity", f"{info.store_capacity}"),
+        ("record_bytes", f"{info.record_bytes}"),
+        ("input", arena(plan.activation[graph.input].offset, "uint8_t")),
+        ("output", arena(plan.activation[graph.output].offset, "const uint8_t")),
+        ("logits", arena(plan.activation[split.logits].offset, "const int8_t")),
+        ("logit_gradient", arena(gradient.offset, "float") if gradient else "NULL"),
+        ("factors", pointer("lmcu_factors")),
+        ("gradients", pointer("lmcu_gradients")),
+        ("momentum", pointer("lmcu_momentum")),
+        ("store", pointer("lmcu_store")),
+        ("order", pointer("lmcu_order")),
+        ("target", pointer("lmcu_target")),
+    ]
+
+
+MODEL_POINTERS = {
+    "info", "model_sha256", "layout_sha256", "adapters", "initial_a", "input", "output", "logits", "logit_gradient",
+    "factors", "gradients", "momentum", "store", "order", "target",
+}  # fmt: skip
+
+
+def model_bytes(fields: list[tuple[str, str]], pointer_bytes: int) -> int:
+    """Size of lmcu_model_t."""
+    return sizeof(["p" if name in MODEL_POINTERS else "i" for name, _ in fields], pointer_bytes)
+
+
+def render(
+    info: ModelInfo, generated: Generated, memory: list[MemorySymbol], fields: list[tuple[str, str]], sram_total: int,
+    pointer_bytes: int,
+) -> bytes:  # fmt: skip
+    """The text of model.c."""
+    import jinja2
+
+    from lora_mcu import resources
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.path("templates")), trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    constants: list[dict[str, Any]] = [
+        {"name": c.name, "nbytes": c.nbytes, "definition": c.definition, "declaration": c.definition.split(" =", 1)[0]}
+        for c in generated.constants
+    ]
+    functions = [
+        ("lmcu_model_forward", generated.forward),
+        ("lmcu_model_tail", generated.tail),
+        ("lmcu_model_backward", generated.backward),
+    ]
+    text = environment.get_template("model.c.j2").render(
+        name=info.name, sha256=info.model_sha256, memory=memory, constants=constants, functions=functions, model=fields,
+        zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
+        model_bytes=model_bytes(fields, pointer_bytes),
+    )  # fmt: skip
+    return text.encode()
+
+

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer requantization of dense layers, proved equal to the oracle's double arithmetic at every threshold.
+
+The oracle (LiteRT's reference FULLY_CONNECTED) rounds half away from zero the double product acc * m, with
+m = double(s_x) * double(s_w) / double(s_y). The device computes sign(acc) * floor((|acc| * M + 2^(s-1)) / 2^s). Both are odd
+and monotone, so they agree everywhere when they agree at the at most 255 accumulators where the output steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_mcu.errors import ModelError
+
+ACC_MAX = 2**31 - 1
+_BITS = 62
+
+
+def definition(acc: NDArray[np.float64], m: float) -> NDArray[np.float64]:
+    """round(acc * m), half away from zero, in double. ``acc`` holds integers >= 0."""
+    return np.floor(acc * m + 0.5) if m == 0 else _round_half_away(acc * m)
+
+
+def _round_half_away(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    whole = np.floor(value)
+    return whole + (value - whole >= 0.5)  # exact, where floor(value + 0.5) would round the sum
+
+
+def thresholds(m: float, steps: int = 255) -> NDArray[np.int64]:
+    """Smallest acc >= 0 with definition(acc) >= n, for n = 1..steps, as far as it is below 2^31."""
+    n = np.arange(1, steps + 1, dtype=np.float64)
+    estimate = (n - 0.5) / m
+    n, estimate = n[estimate <= ACC_MAX + 4.0], estimate[estimate <= ACC_MAX + 4.0]
+    acc = np.maximum(np.ceil(estimate), 1.0)
+    while (low := definition(acc - 1, m) >= n).any():
+        acc = np.where(low, acc - 1, acc)
+    while (high := definition(acc, m) < n).any():
+        acc = np.where(high, acc + 1, acc)
+    return acc[acc <= ACC_MAX].astype(np.int64)
+
+
+def multiplier(m: float) -> tuple[int, int]:
+    """The pair (M, s), M < 2^62 and 33 <= s <= 95, whose integer form equals the definition for all |acc| < 2^31.
+
+    Raises ModelError when none exists (no real scale is known to cause this).
+    """
+    if not (math.isfinite(m) and 0 < m < 2**20):
+        raise ModelError(f"a dense layer rescales by {m}; scales of input, weights and output do not fit together")
+    shift = min(95, _BITS - math.frexp(m)[1])
+    exact = math.ldexp(m, shift)
+    low, high = 0, 2**_BITS - 1
+    for n, t in enumerate(thresholds(m).tolist(), 1):
+        edge = (2 * n - 1) << (shift - 1)
+        low = max(low, -(-edge // t))
+        if t > 1:
+            high = min(high, (edge - 1) // (t - 1))
+    best = min(max(int(exact), low), high)
+    if not low <= best <= high:
+        raise ModelError(f"no integer multiplier reproduces the double rescaling by {m}")
+    return best, shift

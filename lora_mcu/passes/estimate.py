@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a layer costs before anything runs: multiply-accumulates, and instructions by coefficients measured on Cortex-M4.
+
+`benchmarks/run.py` counts the real instructions; the coefficients below come from its table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Reshape
+from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.tail import Split
+
+# instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
+_INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 4.5, 9.0, 6.5, 7.0
+_PER_ELEMENT = 12.0  # everything that is not a product, an output element
+_UPDATE = 45.0  # a parameter and step: checks, momentum, stochastic rounding
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One operator: shapes, MACs and estimated instructions of one sample, forward and backward."""
+
+    index: int
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    adapted: bool
+    macs_forward: int
+    macs_backward: int
+    instructions_forward: int
+    instructions_backward: int
+    weight_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "shape": list(self.shape)}
+
+
+def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation) -> list[LayerCost]:
+    """One LayerCost an operator, in execution order."""
+    into = {id(b.op): b.into for b in backward}
+    names = graph.layer_names()
+    out = []
+    for op in (*split.forward, *split.tail):
+        y = graph.tensors[op.output]
+        macs, per = op.macs(graph), _DEPTHWISE if isinstance(op, Depthwise) else _INT8
+        layer = adaptation.of(op)
+        positions = macs // (layer.m * layer.k) if layer else 0
+        project = positions * adaptation.rank * layer.k if layer else 0
+        expand = positions * adaptation.rank * layer.m if layer else 0
+        elements = 0 if isinstance(op, Reshape) else y.elements
+        forward = macs * per + (project + expand) * _FACTOR + elements * _PER_ELEMENT
+        is_back = id(op) in into
+        down = macs if is_back and into[id(op)] and isinstance(op, Conv2D | Dense | Depthwise) else 0
+        factors = 2 * project + 2 * expand + (project if is_back and into[id(op)] else 0) if is_back else 0
+        back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
+        weights = graph.tensors[op.weights].nbytes if isinstance(op, Conv2D | Dense | Depthwise) else 0
+        out.append(
+            LayerCost(op.index, op.KIND, names.get(op.index, y.name), y.shape, layer is not None, macs + project + expand,
+                      down + factors, round(forward), round(back), weights)
+        )  # fmt: skip
+    return out
+
+
+def update_instructions(adaptation: Adaptation) -> int:
+    """Estimated instructions of one update of all factors."""
+    return round(adaptation.parameters * _UPDATE)

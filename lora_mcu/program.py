@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compile(): from a .tflite file and a board to a Program that can be reported, written, built and run as a twin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_mcu import boards, resources
+from lora_mcu.boards import Board
+from lora_mcu.codegen import model_c
+from lora_mcu.codegen.model_c import MemorySymbol
+from lora_mcu.errors import BoardError, ModelError
+from lora_mcu.importer import load
+from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
+from lora_mcu.ir import Graph
+from lora_mcu.passes import adapters, estimate, gradient, memory, normalize, tail
+from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.memory import MemoryPlan
+from lora_mcu.passes.tail import Split
+from lora_mcu.random_bits import initial_a
+from lora_mcu.report import Report
+
+if TYPE_CHECKING:
+    from lora_mcu.twin import Twin
+
+NUMERICS = ("f32",)
+MAX_STORE = 65535  # the order of an epoch is kept as uint16
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model: everything that the project's files are made from. Made by :func:`compile`."""
+
+    graph: Graph
+    board: Board
+    split: Split
+    adaptation: Adaptation
+    backward: list[BackwardOp]
+    plan: MemoryPlan
+    info: ModelInfo
+    memory: list[MemorySymbol]
+    seed: int
+
+    @cached_property
+    def _generated(self) -> model_c.Generated:
+        r = self.adaptation.rank
+        parts = [initial_a(self.seed, x.a_offset, r * x.k, x.k) for x in self.adaptation.layers]
+        bits = np.concatenate(parts) if parts else np.zeros(0, np.uint16)
+        return model_c.generate(
+            self.graph, self.split, self.backward, self.adaptation, self.plan, self.info, bits, self.board.pointer_bytes
+        )
+
+    @cached_property
+    def _fields(self) -> list[tuple[str, str]]:
+        return model_c.model_fields(self.graph, self.split, self.adaptation, self.plan, self.info, self.memory)
+
+    @cached_property
+    def _report(self) -> Report:
+        constants = {c.name: c.nbytes for c in self._generated.constants}
+        constants["lmcu_model"] = model_c.model_bytes(self._fields, self.board.pointer_bytes)
+        return Report.make(self, constants)
+
+    def report(self) -> Report:
+        """Layers, bytes of flash and SRAM by symbol, estimated instructions. No C compiler is needed."""
+        return self._report
+
+    def files(self) -> dict[str, bytes]:
+        """The project as {relative path: content}. Equal inputs give equal bytes."""
+        from lora_mcu.codegen.platformio import render_project_files
+
+        files = render_project_files(self.board)
+        files["src/model.c"] = model_c.render(
+            self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
+        )
+        content = {"format": 1, "info": json.loads(self.info.to_json()), "report": self._report.to_dict()}
+        files["lora_mcu.json"] = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+        return dict(sorted(files.items()))
+
+    def write(self, folder: str | Path, force: bool = False) -> Path:
+        """Write the PlatformIO project into ``folder``, whole or not at all; an existing one only with ``force``."""
+        from lora_mcu.project import write_project
+
+        return write_project(Path(folder), self.files(), force)
+
+    def twin(self) -> Twin:
+        """The generated C of this board's plan, built for this computer and loaded."""
+        from lora_mcu.twin import Twin
+
+        return Twin.from_files(self.files(), self.info)
+
+
+def compile(
+    model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None, rslora: bool = False,
+    loss: str = "auto", numerics: str = "f32", seed: int = 0,
+) -> Program:  # fmt: skip
+    """Compile an int8 .tflite model for a board.
+
+    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | names, separated by commas;
+    ``alpha`` None is 2 * rank. Raises ModelError or BoardError, in one line that names what to change.
+    """
+    if numerics not in NUMERICS:
+        raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")
+    if not 0 <= seed < 2**32:
+        raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
+    target = boards.load(board)
+    graph = normalize.normalize(load(model))
+    split = tail.split(graph, loss)
+    tried: Program | None = None
+    for names in adapters.choices(graph, list(split.forward), adapt):
+        adaptation = adapters.layout(graph, names, rank, 2.0 * rank if alpha is None else alpha, rslora)
+        try:
+            backward = gradient.differentiate(graph, split, adaptation)
+        except ModelError:
+            if adapt == "auto":
+                continue
+            raise
+        tried = _program(graph, target, split, adaptation, backward, numerics, seed)
+        if tried.report().sram_bytes <= target.sram_bytes:
+            break
+    if tried is None:
+        raise ModelError("no adaptable layer has a gradient path to the output; use adapt='none' for inference only")
+    _check_fits(tried, adapt)
+    return tried
+
+
+def _check_fits(program: Program, adapt: str) -> None:
+    report, board = program.report(), program.board
+    over = report.sram_bytes - board.sram_bytes
+    if over > 0:
+        layers = len(program.adaptation.layers)
+        hint = "adapt='auto' picks the layers that fit" if adapt not in ("auto", "none") else "choose a board with more SRAM or a smaller model"
+        if adapt == "auto" and layers == 1:
+            hint = "even last:1 does not fit: choose a board with more SRAM, a smaller model, or adapt='none' for inference only"
+        raise BoardError(
+            f"{program.info.name} needs {report.sram_bytes} bytes of SRAM with {layers} adapted layers at rank "
+            f"{program.adaptation.rank}, {over} more than the {board.sram_bytes} of {board.identity}; {hint}"
+        )
+    over = report.flash_bytes - board.flash_bytes
+    if over > 0:
+        raise BoardError(
+            f"{program.info.name} needs about {report.flash_bytes} bytes of flash, {over} more than the {board.flash_bytes} of "
+            f"{board.identity}; choose a board with more flash or a smaller model"
+        )
+
+
+def _program(
+    graph: Graph, board: Board, split: Split, adaptation: Adaptation, backward: list[BackwardOp], numerics: str, seed: int
+) -> Program:
+    plan = memory.plan(graph, split, backward, adaptation)
+    info = _info(graph, board, split, adaptation, numerics, 0)
+    fixed = _fixed_memory(plan, adaptation, info)
+    capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if adaptation.layers else 0
+    info = _info(graph, board, split, adaptation, numerics, capacity)
+    return Program(graph, board, split, adaptation, backward, plan, info, fixed + _store_memory(info), seed)
+
+
+def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
+    def symbol(name: str, ctype: str, size: int, count: int) -> MemorySymbol:
+        padded = memory.align(size * count)
+        return MemorySymbol(name, ctype, padded // size, padded)
+
+    symbols = [symbol("lmcu_arena", "uint8_t", 1, plan.arena_bytes)]
+    if adaptation.layers:
+        n = adaptation.parameters
+        symbols += [symbol("lmcu_factors", "uint16_t", 2, n), symbol("lmcu_gradients", "float", 4, n),
+                    symbol("lmcu_momentum", "float", 4, n)]  # fmt: skip
+    if info.loss == "mse":
+        symbols.append(symbol("lmcu_target", "float", 4, info.logit_count))
+    return symbols
+
+
+def _store_memory(info: ModelInfo) -> list[MemorySymbol]:
+    if not info.store_capacity:
+        return []
+    store, order = memory.align(info.store_capacity * info.record_bytes), memory.align(2 * info.store_capacity)
+    return [MemorySymbol("lmcu_store", "uint8_t", store, store), MemorySymbol("lmcu_order", "uint16_t", order // 2, order)]
+
+
+def _store_capacity(board: Board, info: ModelInfo, used: int) -> int:
+    """Samples that fit into the SRAM that everything else leaves."""
+    free = board.sram_bytes - used - sum(runtime_memory(board).values())
+    capacity = max(0, min(MAX_STORE, free // (info.record_bytes + 2)))
+    while capacity and memory.align(capacity * info.record_bytes) + memory.align(2 * capacity) > free:
+        capacity -= 1
+    return capacity
+
+
+@cache
+def runtime_config() -> dict[str, int]:
+    """The numbers of firmware/runtime/lmcu_config.h."""
+    text = (resources.path("firmware") / "runtime" / "lmcu_config.h").read_text(encoding="utf-8")
+    return {name: int(value) for name, value in re.findall(r"^#define LMCU_(\w+) (\d+)", text, re.M)}
+
+
+def runtime_memory(board: Board) -> dict[str, int]:
+    """SRAM of the runtime's and the port's own objects by symbol, bytes."""
+    config = runtime_config()
+    sizes = {"lmcu_context": config["CONTEXT_BYTES"], "lmcu_link": config["LINK_BYTES"]}
+    ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES"}
+    return sizes | {name: config[ports[name]] for name in board.port_symbols}
+
+
+def _edge(graph: Graph, tensor: int) -> TensorInfo:
+    t = graph.tensors[tensor]
+    shape = t.shape[1:] if len(t.shape) > 1 and t.shape[0] == 1 else t.shape
+    if t.dtype == "float32":
+        return TensorInfo(shape, "float32", None, 0)
+    if t.dtype not in ("int8", "uint8") or not t.quantized:
+        raise ModelError(f"{t.name!r} is {t.dtype}; the model's input and output must be int8, uint8 or float32")
+    return TensorInfo(shape, t.dtype, float(t.s), t.z)
+
+
+def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, capacity: int) -> ModelInfo:
+    layers = tuple(LayerInfo(x.name, x.m, x.k, x.kernel) for x in adaptation.layers)
+    layout = {"rank": adaptation.rank, "alpha": adaptation.alpha, "rslora": adaptation.rslora,
+              "layers": [[x.name, x.m, x.k, list(x.kernel) if x.kernel else None] for x in layers]}  # fmt: skip
+    digest = hashlib.sha256(json.dumps(layout, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return ModelInfo(
+        name=graph.name, board=board.identity, numerics=numerics, loss=split.loss, model_sha256=graph.sha256,
+        layout_sha256=digest, input=_edge(graph, graph.input), output=_edge(graph, graph.output),
+        logit_count=graph.tensors[split.logits].elements, rank=adaptation.rank, alpha=adaptation.alpha,
+        rslora=adaptation.rslora, layers=layers, store_capacity=capacity,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory and cost report: every byte of SRAM and of constant data by symbol, before any C compiler runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lora_mcu.passes import estimate
+from lora_mcu.passes.estimate import LayerCost
+
+if TYPE_CHECKING:
+    from lora_mcu.program import Program
+
+# bytes of code of the runtime, protocol and port without kernels, and of each kernel, measured on Cortex-M4 at -O3
+_CODE_BASE = 24000
+_CODE_KERNEL = {"FULLY_CONNECTED": 6000, "CONV_2D": 7500, "DEPTHWISE_CONV_2D": 2500, "SOFTMAX": 1500}
+_CODE_OTHER = 800
+
+
+@dataclass(frozen=True)
+class Report:
+    """``sram`` and ``constants`` are exact, symbol -> bytes; code is an estimate until the project is built."""
+
+    model: str
+    board: str
+    numerics: str
+    adapt: list[str]
+    rank: int
+    parameters: int
+    sram: dict[str, int]
+    sram_limit: int
+    constants: dict[str, int]
+    code_estimate: int
+    flash_limit: int
+    store_capacity: int
+    record_bytes: int
+    arena_lower_bound: int
+    layers: list[LayerCost]
+    update_instructions: int
+    buffers: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def sram_bytes(self) -> int:
+        """All SRAM, the sample store and the stack reserve included."""
+        return sum(self.sram.values())
+
+    @property
+    def training_sram_bytes(self) -> int:
+        """SRAM without the stored samples and their order."""
+        return sum(size for name, size in self.sram.items() if name not in ("lmcu_store", "lmcu_order"))
+
+    @property
+    def constant_bytes(self) -> int:
+        return sum(self.constants.values())
+
+    @property
+    def flash_bytes(self) -> int:
+        return self.constant_bytes + self.code_estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the totals."""
+        out = {**vars(self), "layers": [layer.to_dict() for layer in self.layers]}
+        out["sram_bytes"] = self.sram_bytes
+        out["training_sram_bytes"] = self.training_sram_bytes
+        out["constant_bytes"] = self.constant_bytes
+        out["flash_bytes_estimate"] = self.flash_bytes
+        out["macs"] = sum(layer.macs_forward for layer in self.layers)
+        out["instructions_inference_estimate"] = sum(layer.instructions_forward for layer in self.layers)
+        out["instructions_step_estimate"] = self.step_instructions(1)
+        return out
+
+    def step_instructions(self, batch: int) -> int:
+        """Estimated instructions of one training step on ``batch`` samples, update included."""
+        sample = sum(layer.instructions_forward + layer.instructions_backward for layer in self.layers)
+        return batch * sample + self.update_instructions
+
+    @classmethod
+    def make(cls, program: Program, constants: dict[str, int]) -> Report:
+        from lora_mcu.program import runtime_memory
+
+        layers = estimate.costs(program.graph, program.split, program.backward, program.adaptation)
+        kinds = {layer.kind for layer in layers}
+        sram = {symbol.name: symbol.nbytes for symbol in program.memory} | runtime_memory(program.board)
+        info, plan = program.info, program.plan
+        return cls(
+            model=info.name, board=info.board, numerics=info.numerics, adapt=[x.name for x in info.layers], rank=info.rank,
+            parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
+            code_estimate=_CODE_BASE + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
+            flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,
+            arena_lower_bound=plan.lower_bound, layers=layers,
+            update_instructions=estimate.update_instructions(program.adaptation),
+            buffers=[vars(b) for b in plan.buffers], steps=plan.steps,
+        )  # fmt: skip
