@@ -56,6 +56,9 @@ class BuildResult:
     ram_bytes: int
     flash_bytes: int
 
+    def __str__(self) -> str:
+        return f"{self.elf}: {self.flash_bytes:,} bytes of flash, {self.ram_bytes:,} bytes of SRAM"
+
 
 def environment(project: str | Path) -> str:
     """Return the project's PlatformIO environment, which is its board's name. Raises ProjectError."""
