@@ -178,7 +178,7 @@ def render(
     text = environment.get_template("model.c.j2").render(
         name=info.name, sha256=info.model_sha256, memory=memory, constants=constants, functions=functions, model=fields,
         zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
-        model_bytes=model_bytes(fields, pointer_bytes),
+        model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,
     )  # fmt: skip
     return text.encode()
 
