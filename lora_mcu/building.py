@@ -182,6 +182,11 @@ def read_symbols(elf: str | Path) -> dict[str, Symbol]:
     return _read(Path(elf))[1]
 
 
+def _in_ram(section: str, flags: int) -> bool:
+    """A host's constants with addresses are written once by its loader, and are constants all the same."""
+    return bool(flags & _SHF_WRITE) and not section.startswith(".data.rel.ro")
+
+
 def _read(elf: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Symbol]]:
     """Sections {name: (bytes, flags)} that take memory, and symbols."""
     from elftools.common.exceptions import ELFError
@@ -190,7 +195,7 @@ def _read(elf: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Symbol]]:
     try:
         with elf.open("rb") as file:
             parsed = ELFFile(file)
-            flags = [section["sh_flags"] for section in parsed.iter_sections()]
+            ram = [_in_ram(section.name, section["sh_flags"]) for section in parsed.iter_sections()]
             sections = {
                 section.name: (section["sh_size"], section["sh_flags"])
                 for section in parsed.iter_sections()
@@ -198,7 +203,7 @@ def _read(elf: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Symbol]]:
             }
             table: Any = parsed.get_section_by_name(".symtab")
             symbols = {
-                symbol.name: Symbol(symbol["st_size"], symbol["st_value"], bool(flags[symbol["st_shndx"]] & _SHF_WRITE))
+                symbol.name: Symbol(symbol["st_size"], symbol["st_value"], ram[symbol["st_shndx"]])
                 for symbol in (table.iter_symbols() if table is not None else ())
                 if symbol["st_size"] > 0 and isinstance(symbol["st_shndx"], int)
             }
@@ -213,6 +218,6 @@ def inspect(elf: Path, board: str) -> BuildResult:
     if board == "native":
         ram = sum(symbol.size for name, symbol in symbols.items() if symbol.writable and name.startswith("lmcu_"))
     else:
-        ram = sum(size for size, flags in sections.values() if flags & _SHF_WRITE)
-    flash = sum(size for size, flags in sections.values() if not flags & _SHF_WRITE)
+        ram = sum(size for name, (size, flags) in sections.items() if _in_ram(name, flags))
+    flash = sum(size for name, (size, flags) in sections.items() if not _in_ram(name, flags))
     return BuildResult(elf, board, {name: size for name, (size, _) in sections.items()}, symbols, ram, flash)

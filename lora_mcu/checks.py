@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 
 # distribution, module, what for; the last two are extras: most people never need them
@@ -76,9 +77,8 @@ def _program(name: str) -> str | None:
         run = subprocess.run([path, "--version"], capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return (
-        f"{(run.stdout or run.stderr).strip().splitlines()[0]} ({path})" if (run.stdout or run.stderr).strip() else path
-    )
+    words = (run.stdout or run.stderr).strip().splitlines()
+    return f"{words[0]} ({path})" if words else path
 
 
 def _python() -> str | None:
@@ -90,12 +90,12 @@ def doctor() -> list[Check]:
     checks = [_check("Python", _python, "everything", "install Python 3.11 or newer")]
     for name, module, purpose in _PYTHON:
         pin = "==4.11.1" if name == "scons" else ""
-        checks.append(_check(name, lambda n=name, m=module: _package(n, m), purpose, f"pip install {name}{pin}"))
+        checks.append(_check(name, partial(_package, name, module), purpose, f"pip install {name}{pin}"))
     for name, package, purpose in _PROGRAMS:
-        checks.append(_check(name, lambda n=name: _program(n), purpose, f"apt install {package}"))
+        checks.append(_check(name, partial(_program, name), purpose, f"apt install {package}"))
     for name, package, purpose in _UPLOADERS:
-        checks.append(_check(name, lambda n=name: _program(n), purpose, f"apt install {package}", optional=True))
+        checks.append(_check(name, partial(_program, name), purpose, f"apt install {package}", optional=True))
     for name, module, extra, purpose in _EXTRAS:
         line = f"pip install 'lora-mcu[{extra}]'"
-        checks.append(_check(name, lambda n=name, m=module: _package(n, m), purpose, line, optional=True))
+        checks.append(_check(name, partial(_package, name, module), purpose, line, optional=True))
     return checks
