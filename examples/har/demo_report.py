@@ -103,7 +103,7 @@ def _story(results: dict[str, Any]) -> list[str]:
         f"gyroscope) wear the device at another angle: both sensors' frames are rotated by {shift}. This shift is "
         "synthetic; the recordings are real (UCI HAPT, CC BY 4.0, see examples/har/ATTRIBUTION.md).",
         f"{windows.PER_CLASS} windows a class of each person's adaptation part train LoRA factors of rank "
-        f"{report['rank']} on {len(report['adapt'])} layers; the accuracy is that on the same test part. Settings: {settings}; "
+        f"{report['rank']} on {len(report['adapt'])} layers; accuracy is on the test part. Settings: {settings}; "
         "the rate was chosen on the adaptation part (baselines.json).",
         f"Person {results['device']['person']} was trained by the firmware in QEMU (STM32F405), everybody on the twin.",
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_mcu.cli import options
+from lora_mcu.cli import options, report_text
 from lora_mcu.cli.console import emit, note, refuse_existing, say, table, write_whole
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def compile_(
     if json_:
         emit(report.to_dict())
     else:
-        say(str(report).rstrip("\n"))
+        report_text.show(report.to_dict())
         say(f"wrote {output}: `lora-mcu build {output}` makes the firmware")
 
 

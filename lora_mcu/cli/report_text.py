@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiler's report as text, from its plain data (the same as in a project's lora_mcu.json)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_mcu.cli.console import say, table
+
+
+def show(report: dict[str, Any]) -> None:
+    """Totals first, then SRAM by symbol, then a line a layer."""
+    stored = report["sram_bytes"] - report["training_sram_bytes"]
+    say(f"{report['model']} for {report['board']}, numerics {report['numerics']}")
+    say(
+        f"SRAM   {report['sram_bytes']:,} of {report['sram_limit']:,} bytes: {report['training_sram_bytes']:,} to run "
+        f"and train, {stored:,} for {report['store_capacity']:,} stored samples"
+    )
+    say(
+        f"flash  {report['constant_bytes']:,} bytes of constants, about {report['code_estimate']:,} of code (exact "
+        f"after the build), of {report['flash_limit']:,}"
+    )
+    say(f"adapt  {len(report['adapt'])} layers at rank {report['rank']}, {report['parameters']:,} parameters")
+    say(
+        f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
+        f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"
+    )
+    say()
+    table(("SRAM symbol", "bytes"), sorted(report["sram"].items(), key=lambda item: -item[1]))
+    say()
+    columns = ("#", "operator", "layer", "adapted", "MACs", "backward MACs", "weight bytes")
+    rows = [
+        (x["index"], x["kind"], x["name"][:40], "yes" if x["adapted"] else "", x["macs_forward"], x["macs_backward"],
+         x["weight_bytes"])
+        for x in report["layers"]
+    ]  # fmt: skip
+    table(columns, rows)
+    say()

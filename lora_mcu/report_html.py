@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTML pages that stand alone: one file, pictures inside, no script, nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lora_mcu import plots, resources
+
+if TYPE_CHECKING:
+    from lora_mcu.project import Project
+
+Cell = str | int | float
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture (PNG bytes) and the sentence that replaces it for those who cannot see it."""
+
+    png: bytes
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        return plots.data_uri(self.png)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, paragraphs, at most one table (``total`` is its last line), pictures."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    total: Sequence[Cell] = ()
+    images: Sequence[Image] = field(default_factory=tuple)
+
+
+def page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page as text. All values are escaped: names come from model and data files."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(resources.path("templates"))
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["plain"] = _plain
+    return environment.get_template("report.html.j2").render(title=title, lead=lead, sections=sections)
+
+
+def _plain(cell: Cell) -> str:
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:.4g}" if isinstance(cell, float) else cell
+
+
+def project_page(project: Project) -> str:
+    """What the compiler knows about a project: memory by symbol, the arena over time, constants, layers."""
+    r = project.report
+    lead = (
+        f"Model sha256 {project.info.model_sha256[:16]}, board {r['board']}, numerics {r['numerics']}, "
+        f"{len(r['adapt'])} adapted layers at rank {r['rank']}, {r['parameters']:,} trained parameters."
+    )
+    return page(f"{r['model']} on {r['board']}", lead, memory_sections(r) + [_layers(r)])
+
+
+def memory_sections(r: dict[str, Any]) -> list[Section]:
+    """SRAM by symbol, the arena's plan and the constants of a report's plain data."""
+    rows = sorted(r["sram"].items(), key=lambda item: -item[1])
+    sram = Section(
+        "SRAM",
+        [
+            f"{r['sram_bytes']:,} of {r['sram_limit']:,} bytes: {r['training_sram_bytes']:,} to run and train, the "
+            f"rest holds {r['store_capacity']:,} samples of {r['record_bytes']:,} bytes. No heap: these are all."
+        ],
+        ("symbol", "bytes"), rows, ("all", r["sram_bytes"]),
+        [Image(_memory_png(r), "Bytes of SRAM by symbol")],
+    )  # fmt: skip
+    arena = Section(
+        "The arena over time",
+        [
+            f"Forward, loss and backward share {r['sram']['lmcu_arena']:,} bytes; no plan can be smaller than "
+            f"{r['arena_lower_bound']:,}. A box is a buffer from its first to its last step."
+        ],
+        images=[Image(_arena_png(r), "Buffers of the arena by step and offset")],
+    )
+    constants = Section(
+        "Constants in flash",
+        [f"Exact before any C compiler runs. Code is about {r['code_estimate']:,} bytes until the project is built."],
+        ("symbol", "bytes"), sorted(r["constants"].items(), key=lambda item: -item[1]), ("all", r["constant_bytes"]),
+    )  # fmt: skip
+    return [sram, arena, constants]
+
+
+def _memory_png(r: dict[str, Any]) -> bytes:
+    figure = plots.new_figure(6.5, 0.6 + 0.28 * len(r["sram"]))
+    plots.memory_map(figure.add_subplot(), r["sram"], plots.STORE_SYMBOLS)
+    return plots.png(figure)
+
+
+def _arena_png(r: dict[str, Any]) -> bytes:
+    figure = plots.new_figure(min(16.0, max(7.0, 2 + 0.35 * len(r["steps"]))), 4.6)
+    buffers = [plots.ArenaBuffer(**b) for b in r["buffers"]]
+    plots.arena(figure.add_subplot(), buffers, r["steps"], r["sram"]["lmcu_arena"])
+    return plots.png(figure)
+
+
+def _layers(r: dict[str, Any]) -> Section:
+    columns = ("#", "operator", "layer", "adapted", "MACs", "backward MACs", "instructions (est.)", "weight bytes")
+    rows = [
+        (x["index"], x["kind"], x["name"], "yes" if x["adapted"] else "", x["macs_forward"], x["macs_backward"],
+         x["instructions_forward"] + x["instructions_backward"], x["weight_bytes"])
+        for x in r["layers"]
+    ]  # fmt: skip
+    return Section("Layers, one sample", [], columns, rows)
