@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One small function a message: packs the request, unpacks the answer (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lora_mcu.errors import DataError, DeviceError
+from lora_mcu.info import ModelInfo
+from lora_mcu.link.client import Client, Request
+from lora_mcu.link.codes import Message
+from lora_mcu.session.settings import ROUNDINGS, Settings
+from lora_mcu.session.stats import RawStats
+
+_STATS = struct.Struct("<fIIII")
+_SETTINGS = struct.Struct("<fffffIII")
+_STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIII")
+_MAX_INFO = 1 << 20
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """STATISTICS' answer: progress, sums, settings and counters of the device."""
+
+    epochs_left: int  # of the run in progress; 0: none is
+    epoch_index: int  # epochs run since configure
+    run_position: int  # samples of the current epoch that are done
+    run_steps: int
+    run_skipped: int
+    last_pass: RawStats
+    last_epoch: RawStats
+    stored: int
+    step: int  # executed since configure, load or reset
+    total_steps: int  # executed since boot
+    batch_fill: int
+    settings: Settings
+    stack_used: int  # bytes; 0 where unknown
+    ticks: int  # free-running since boot
+    work_ticks: int  # of the last infer, evaluate, train or stored sample
+    frames: int
+    bad_frames: int
+    repeats: int
+    naks: int
+
+
+def read_info(client: Client) -> ModelInfo:
+    """Read the model's description and check that it is the one that HELLO named."""
+    size = client.hello.info_bytes
+    raw = b""
+    while len(raw) < min(size, _MAX_INFO):
+        piece = client.request(Message.INFO, struct.pack("<I", len(raw)))
+        if not piece:
+            break
+        raw += piece
+    try:
+        info = ModelInfo.from_json(raw.decode())
+        identity = (info.model_sha256, info.layout_sha256)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DeviceError("the device's description of its model is broken: rebuild and flash its project") from None
+    if identity != (client.hello.model_sha256, client.hello.layout_sha256):
+        raise DeviceError("the device's description names another model than HELLO: rebuild and flash its project")
+    return info
+
+
+def statistics(client: Client) -> Statistics:
+    """Read progress, sums, settings and counters; also while a run is in progress."""
+    fields = _unpack(_STATISTICS, Message.STATISTICS, client.request(Message.STATISTICS))
+    result = Statistics(
+        *fields[:5],
+        RawStats(*_STATS.unpack(fields[5])),
+        RawStats(*_STATS.unpack(fields[6])),
+        *fields[7:11],
+        _settings(fields[11]),
+        *fields[12:],
+    )
+    client.total_steps = result.total_steps
+    return result
+
+
+def reboot(client: Client) -> None:
+    """Reset the part. The answer may be cut off by the reset itself."""
+    client.request(Message.REBOOT)
+
+
+def configure(client: Client, settings: Settings) -> None:
+    """Set all settings of training."""
+    payload = _SETTINGS.pack(
+        settings.lr,
+        settings.lr_b_ratio,
+        settings.momentum,
+        settings.weight_decay,
+        settings.clip_norm,
+        settings.batch_size,
+        settings.seed,
+        ROUNDINGS.index(settings.rounding),
+    )
+    client.request(Message.CONFIGURE, payload)
+
+
+def pass_begin(client: Client) -> None:
+    """Open a streamed training pass."""
+    client.request(Message.PASS_BEGIN)
+
+
+def pass_end(client: Client) -> RawStats:
+    """Flush a partial batch and return the pass's sums."""
+    raw = client.request(Message.PASS_END)
+    steps, *stats = _unpack(struct.Struct("<I" + _STATS.format[1:]), Message.PASS_END, raw)
+    client.total_steps = steps
+    return RawStats(*stats)
+
+
+def evaluate_begin(client: Client) -> None:
+    """Clear the sums of evaluation."""
+    client.request(Message.EVALUATE_BEGIN)
+
+
+def evaluate_end(client: Client) -> RawStats:
+    """Return the sums of evaluation."""
+    return RawStats(*_unpack(_STATS, Message.EVALUATE_END, client.request(Message.EVALUATE_END)))
+
+
+def note_steps(client: Client, fields: bytes) -> None:
+    """Remember the step count that TRAIN's answer carries, so that a reset can be reported in steps."""
+    if len(fields) == 4:
+        client.total_steps = int.from_bytes(fields, "little")
+
+
+def sample_requests(
+    client: Client, message: Message, sample: bytes, label: bytes, inline_label: bool
+) -> Iterator[Request]:
+    """Yield the requests that bring one sample and end in TRAIN, STORE, EVALUATE or INFER.
+
+    A label that does not go with the message is a target: it is staged first. A sample that does not fit into the
+    message's payload is staged in pieces.
+    """
+    if not inline_label:
+        yield from _pieces(client, Message.TARGET_DATA, label)
+        label = b""
+    if len(label) + len(sample) <= client.hello.max_payload:
+        yield message, label + sample
+    else:
+        yield from _pieces(client, Message.SAMPLE_DATA, sample)
+        yield message, label
+
+
+def read_output(client: Client, size: int) -> bytes:
+    """Read the last inference's output in pieces."""
+    return _read(client, Message.OUTPUT_READ, size)
+
+
+def stored(client: Client) -> int:
+    """Return the number of stored samples."""
+    return statistics(client).stored
+
+
+def store_clear(client: Client) -> None:
+    """Empty the store."""
+    client.request(Message.STORE_CLEAR)
+
+
+def run_epochs(client: Client, epochs: int) -> None:
+    """Start epochs over the stored samples; ``statistics`` tells when they are done."""
+    client.request(Message.RUN_EPOCHS, struct.pack("<I", epochs))
+
+
+def run_stop(client: Client) -> None:
+    """End a run early; its open batch is dropped."""
+    client.request(Message.RUN_STOP)
+
+
+def adapter_read(client: Client, size: int) -> bytes:
+    """Read all factors."""
+    return _read(client, Message.ADAPTER_READ, size)
+
+
+def adapter_write(client: Client, info: ModelInfo, factors: bytes) -> None:
+    """Replace all factors, whole or not at all."""
+    identity = bytes.fromhex(info.model_sha256) + bytes.fromhex(info.layout_sha256)
+    client.request(Message.ADAPTER_BEGIN, identity + struct.pack("<I", len(factors)))
+    client.pipeline(_pieces(client, Message.ADAPTER_DATA, factors))
+    client.request(Message.ADAPTER_COMMIT, struct.pack("<I", zlib.crc32(factors)))
+
+
+def adapter_reset(client: Client) -> None:
+    """Restore the initial A and B = 0."""
+    client.request(Message.ADAPTER_RESET)
+
+
+def _settings(raw: bytes) -> Settings:
+    lr, ratio, momentum, decay, clip, batch, seed, rounding = _SETTINGS.unpack(raw)
+    try:
+        return Settings(lr, ratio, momentum, decay, clip, batch, ROUNDINGS[rounding], seed)
+    except (DataError, IndexError):
+        raise DeviceError("the device reports settings that it cannot have: rebuild and flash its project") from None
+
+
+def _unpack(layout: struct.Struct, message: Message, fields: bytes) -> tuple[Any, ...]:
+    if len(fields) != layout.size:
+        raise DeviceError(
+            f"{message.name}'s answer has {len(fields)} bytes instead of {layout.size}: rebuild the firmware"
+        )
+    return layout.unpack(fields)
+
+
+def _pieces(client: Client, message: Message, content: bytes) -> Iterator[Request]:
+    size = client.hello.max_payload - 4
+    for offset in range(0, len(content), size):
+        yield message, struct.pack("<I", offset) + content[offset : offset + size]
+
+
+def _read(client: Client, message: Message, size: int) -> bytes:
+    content = b""
+    while len(content) < size:
+        wanted = min(size - len(content), client.hello.max_payload - 1)
+        piece = client.request(message, struct.pack("<IH", len(content), wanted))
+        if len(piece) != wanted:
+            raise DeviceError(
+                f"{message.name}'s answer has {len(piece)} bytes instead of {wanted}: rebuild the firmware"
+            )
+        content += piece
+    return content

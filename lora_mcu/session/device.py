@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A device at the other end of a line, as a Learner."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from lora_mcu.errors import DeviceError
+from lora_mcu.info import ModelInfo
+from lora_mcu.link import commands
+from lora_mcu.link.client import RETRIES, TIMEOUT, Client, DeviceResetError, Hello, NoAnswerError, Request
+from lora_mcu.link.codes import Message
+from lora_mcu.link.commands import Statistics
+from lora_mcu.link.transport import SerialTransport, Transport
+from lora_mcu.session.learner import Learner, Pair
+from lora_mcu.session.settings import Settings
+from lora_mcu.session.stats import RawStats
+
+_POLL_SECONDS = (0.002, 0.25)  # between two looks at a run: grows with the time it takes
+
+
+class Device(Learner):
+    """A device that answers at ``url``: a serial port, a pty's path, or a pyserial URL such as ``socket://host:port``.
+
+    ``timeout`` is the seconds until a request is sent again (doubled each time, to at most eightfold), ``retries`` how
+    often.
+    Raises DeviceError when the port cannot be opened, nothing answers, or the protocol versions differ. Use it in
+    ``with``, or ``close()`` it.
+    """
+
+    def __init__(self, url: str | Transport, *, timeout: float = TIMEOUT, retries: int = RETRIES) -> None:
+        self._transport = SerialTransport(url) if isinstance(url, str) else url
+        try:
+            self._client = Client(
+                self._transport, url if isinstance(url, str) else "the line", timeout=timeout, retries=retries
+            )
+            self._client.total_steps = self._client.open().total_steps
+            self._info = commands.read_info(self._client)
+        except BaseException:
+            self._transport.close()
+            raise
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the port; the device keeps its adapter and goes on with a run."""
+        self._transport.close()
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def hello(self) -> Hello:
+        """Identity, limits and clock, as of the session's start."""
+        return self._client.hello
+
+    def statistics(self) -> Statistics:
+        """Progress, sums, settings and counters of the device."""
+        return commands.statistics(self._client)
+
+    def stop(self) -> None:
+        """End a run that another session left going; its open batch is dropped."""
+        commands.run_stop(self._client)
+
+    def reboot(self) -> None:
+        """Reset the device and open a new session; its adapter is the initial one, the store is empty."""
+        with contextlib.suppress(NoAnswerError, DeviceResetError):
+            commands.reboot(self._client)
+        self._client.expect_reset()
+
+    # ---- Learner ----
+
+    def _infer(self, sample: bytes) -> bytes:
+        output = self._client.pipeline(commands.sample_requests(self._client, Message.INFER, sample, b"", True))[-1]
+        size = self._info.output.nbytes
+        return output if len(output) == size else commands.read_output(self._client, size)
+
+    def _configure(self, settings: Settings) -> None:
+        commands.configure(self._client, settings)
+
+    def _train_pass(self, samples: Iterable[Pair]) -> RawStats:
+        commands.pass_begin(self._client)
+        self._client.pipeline(
+            self._requests(Message.TRAIN, samples), lambda fields: commands.note_steps(self._client, fields)
+        )
+        return commands.pass_end(self._client)
+
+    def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats:
+        commands.evaluate_begin(self._client)
+        self._client.pipeline(self._requests(Message.EVALUATE, samples))
+        return commands.evaluate_end(self._client)
+
+    def _requests(self, message: Message, samples: Iterable[Pair]) -> Iterator[Request]:
+        inline = self._info.loss == "cross_entropy"
+        for sample, label in samples:
+            yield from commands.sample_requests(self._client, message, sample, label, inline)
+
+    def _store_sample(self, sample: bytes, label: bytes) -> None:
+        self._client.pipeline(self._requests(Message.STORE, [(sample, label)]))
+
+    def _store_clear(self) -> None:
+        commands.store_clear(self._client)
+
+    def _stored(self) -> int:
+        return commands.stored(self._client)
+
+    def _run_epoch(self) -> RawStats:
+        commands.run_epochs(self._client, 1)
+        start = time.monotonic()
+        try:
+            while (seen := commands.statistics(self._client)).epochs_left:
+                shortest, longest = _POLL_SECONDS
+                time.sleep(min(shortest + (time.monotonic() - start) / 10, longest))
+        except BaseException:
+            with contextlib.suppress(DeviceError):
+                commands.run_stop(self._client)
+            raise
+        return seen.last_epoch
+
+    def _read_factors(self) -> bytes:
+        return commands.adapter_read(self._client, 2 * self._info.parameters)
+
+    def _write_factors(self, factors: bytes) -> None:
+        commands.adapter_write(self._client, self._info, factors)
+
+    def _reset(self) -> None:
+        commands.adapter_reset(self._client)
