@@ -280,6 +280,7 @@ class Client:
             if frame.version != PROTOCOL_VERSION or frame.payload[:1] == bytes([Status.VERSION]):
                 raise DeviceError(
                     f"the device at {self._name} speaks protocol version {frame.version}, this lora_mcu"
-                    f" version {PROTOCOL_VERSION}: rebuild its firmware with `lora-mcu compile` and `lora-mcu build` and flash it"
+                    f" version {PROTOCOL_VERSION}: rebuild its firmware with `lora-mcu compile` and `lora-mcu build`,"
+                    " then flash it"
                 )
             yield frame

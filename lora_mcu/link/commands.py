@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from lora_mcu.errors import DataError, DeviceError
@@ -69,14 +70,15 @@ def read_info(client: Client) -> ModelInfo:
 def statistics(client: Client) -> Statistics:
     """Read progress, sums, settings and counters; also while a run is in progress."""
     fields = _unpack(_STATISTICS, Message.STATISTICS, client.request(Message.STATISTICS))
-    result = Statistics(
+    values = [
         *fields[:5],
         RawStats(*_STATS.unpack(fields[5])),
         RawStats(*_STATS.unpack(fields[6])),
         *fields[7:11],
         _settings(fields[11]),
         *fields[12:],
-    )
+    ]
+    result = Statistics(**dict(zip((f.name for f in dataclass_fields(Statistics)), values, strict=True)))
     client.total_steps = result.total_steps
     return result
 
