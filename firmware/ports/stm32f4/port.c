@@ -71,7 +71,7 @@ static uint32_t hardware_random(void) {
     RCC_AHB2ENR |= 1u << 6;
     (void)RCC_AHB2ENR;
     RNG_CR = RNG_CR_RNGEN;
-    for (uint32_t reads = 0; reads < 10000; reads++) {
+    for (uint32_t reads = 0; reads < 1000; reads++) {
         if ((RNG_SR & RNG_SR_DRDY) != 0) {
             return RNG_DR;
         }

@@ -10,6 +10,8 @@
 
 /* RCC, RM0090 section 7.3 */
 #define RCC_CR LMCU_REG(0x40023800u)
+#define RCC_CR_HSION (1u << 0)
+#define RCC_CR_HSIRDY (1u << 1)
 #define RCC_CR_HSEON (1u << 16)
 #define RCC_CR_HSERDY (1u << 17)
 #define RCC_CR_PLLON (1u << 24)
