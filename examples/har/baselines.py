@@ -11,7 +11,7 @@ All start from the same model, har.tflite with its weights dequantized, and see 
 Plain SGD, batch 8, 10 windows a class of one person. Each method gets its own best learning rate, for 150 and for 600
 steps, chosen by the accuracy on the REST OF THE ADAPTATION PART (mean over people and seeds), never on the test part.
 
-    python examples/har/baselines.py                          # all of it, about two minutes 
+    python examples/har/baselines.py                          # all of it, about two minutes
     python examples/har/baselines.py --person 5 --seed 0      # one person again, beside what is recorded; seconds
 """
 
