@@ -45,11 +45,10 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const fl
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
     int16_t *patch = scratch;
-    float *expanded = (float *)scratch + (p->k + 1) / 2;
     float t[LMCU_MAX_RANK];
     lmcu_factors_t f;
     if (lora) {
-        f = lmcu_lora_expand_forward(lora, p->k, p->m, expanded);
+        f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
         const int32_t patch_sum = load_patch(p, x, patch);
@@ -68,7 +67,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
     float h[LMCU_MAX_RANK];
     lmcu_factors_t f;
     if (lora) {
-        f = lmcu_lora_expand_backward(lora, p->k, p->m, val + (dx ? p->k : 0));
+        f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t i = 0; i < p->batch * p->m; ++i) {
         dy[i] = lmcu_masked(dy[i], y[i], &p->clamp);

@@ -7,6 +7,12 @@
 
 #include "lmcu.h"
 
+/* Called after each operator of the generated code with its step in the memory plan. A build that counts instructions per
+ * layer defines it (benchmarks/); otherwise it is nothing. */
+#ifndef LMCU_STEP
+#define LMCU_STEP(step) ((void)0)
+#endif
+
 /* How a clamped output passes gradients back (straight-through). An activation's bound masks every gradient at it; the bare
  * int8 rail masks only what would push further out: g < 0 at 127, g > 0 at -128. */
 typedef struct {
@@ -25,8 +31,8 @@ typedef struct {
 } lmcu_lora_t;
 
 /* Requantization by gemmlowp's double rounding (convolution, depthwise): SaturatingRoundingDoublingHighMul by
- * multiplier[o], then RoundingDivideByPOT; shift > 0 shifts left first. acc is clamped to +-acc_limit[o] first, where
- * the output is saturated already, so that nothing overflows. */
+ * multiplier[o], then RoundingDivideByPOT; shift > 0 shifts left first. acc is clamped to +-((2^31 - 1) >> max(shift, 0))
+ * before, where the output is saturated already, so that nothing overflows. */
 typedef struct {
     const int32_t *multiplier;
     const int8_t *shift;
@@ -119,14 +125,14 @@ typedef struct {
 
 /* ---- kernels. `scratch` is LMCU_ALIGNED(4) memory from the planner; the size is stated beside each (bytes). ---- */
 
-/* scratch: 2 * k rounded up to 4, and with an adapter + 4 * rank * (k + m) */
+/* scratch: 2 * k rounded up to 4 */
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
-/* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k rounded up to 4, + 4 * (k + m), and with an
- * adapter + 4 * rank * (k + m) */
+/* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k rounded up to 4, and unless dx is NULL
+ * + 4 * k */
 void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                          float *dx, void *scratch);
 
-/* scratch as dense, with k = kernel_h * kernel_w * in_c and m = out_c */
+/* k = kernel_h * kernel_w * in_c, m = out_c. scratch: as dense, and with an adapter + 4 * rank * (k + m) */
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch);

@@ -1,27 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LoRA, mode f32: every sum has one accumulator from +0 and ascending indices; loops run across results. */
+/* LoRA, mode f32: every sum has one accumulator from +0 and ascending indices; loops run across results. Inline bodies
+ * take the rank and where the factors stand as constants. */
 #include "lmcu_strict.h"
 
 #include "lora.h"
 
-static float *expand_a(const lmcu_lora_t *lora, int32_t k, float *a_t)
+lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
 {
-    const uint16_t *a = lmcu_model.factors + lora->a_offset;
+    const lmcu_factors_t f = {lora, k, m, lmcu_model.factors + lora->a_offset, lmcu_model.factors + lora->b_offset, 0, 0};
+    return f;
+}
+
+static lmcu_factors_t expand_a(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
+{
+    lmcu_factors_t f = lmcu_lora_direct(lora, k, m);
+    f.a_t = scratch;
+    f.b = scratch + lora->rank * k;
     for (int32_t j = 0; j < lora->rank; ++j) {
         for (int32_t i = 0; i < k; ++i) {
-            a_t[i * lora->rank + j] = lmcu_half_to_float(*a++);
+            f.a_t[i * lora->rank + j] = lmcu_half_to_float(f.a_half[j * k + i]);
         }
     }
-    return a_t + lora->rank * k;
+    return f;
 }
 
 lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
-    const lmcu_factors_t f = {lora, k, m, scratch, expand_a(lora, k, scratch)};
-    const uint16_t *b = lmcu_model.factors + lora->b_offset;
+    const lmcu_factors_t f = expand_a(lora, k, m, scratch);
     for (int32_t o = 0; o < m; ++o) {
         for (int32_t j = 0; j < lora->rank; ++j) {
-            f.b[j * m + o] = lmcu_half_to_float(*b++);
+            f.b[j * m + o] = lmcu_half_to_float(f.b_half[o * lora->rank + j]);
         }
     }
     return f;
@@ -29,62 +37,115 @@ lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int3
 
 lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
-    const lmcu_factors_t f = {lora, k, m, scratch, expand_a(lora, k, scratch)};
-    const uint16_t *b = lmcu_model.factors + lora->b_offset;
+    const lmcu_factors_t f = expand_a(lora, k, m, scratch);
     for (int32_t i = 0; i < m * lora->rank; ++i) {
-        f.b[i] = lmcu_half_to_float(b[i]);
+        f.b[i] = lmcu_half_to_float(f.b_half[i]);
     }
     return f;
 }
 
-/* `count` (a constant after inlining, 1 to 4) neighbouring t; a_t has `rank` values per k */
-LMCU_INLINE void project(const float *restrict a_t, int32_t rank, const int16_t *restrict patch, int32_t k, int32_t count,
-                         float *restrict t)
+/* A[j,i]; `expanded` is a constant after inlining */
+LMCU_INLINE float factor_a(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t j, int32_t i)
 {
+    return expanded ? f->a_t[i * rank + j] : lmcu_half_to_float(f->a_half[j * f->k + i]);
+}
+
+/* ---- forward ---- */
+
+/* t of `count` (constant, 1 or 4) neighbouring j from `first` */
+LMCU_INLINE void project(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t first, int32_t count,
+                         const int16_t *restrict patch, float *restrict t)
+{
+    const int32_t k = f->k;
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int32_t i = 0; i < k; ++i) {
         const float x = (float)patch[i];
         for (int32_t j = 0; j < count; ++j) {
-            sum[j] = sum[j] + a_t[j] * x;
+            sum[j] = sum[j] + factor_a(f, expanded, rank, first + j, i) * x;
         }
-        a_t += rank;
     }
     for (int32_t j = 0; j < count; ++j) {
-        t[j] = sum[j];
+        t[first + j] = sum[j];
+    }
+}
+
+LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank, const int16_t *patch, float *t)
+{
+    int32_t j = 0;
+    for (; j + 4 <= rank; j += 4) {
+        project(f, expanded, rank, j, 4, patch, t);
+    }
+    for (; j < rank; ++j) {
+        project(f, expanded, rank, j, 1, patch, t);
     }
 }
 
 void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, float *t)
 {
-    const int32_t rank = f->lora->rank;
-    int32_t j = 0;
-    if (rank == 4) {
-        project(f->a_t, 4, patch, f->k, 4, t);
-        return;
-    }
-    for (; j + 4 <= rank; j += 4) {
-        project(f->a_t + j, rank, patch, f->k, 4, t + j);
-    }
-    for (; j < rank; ++j) {
-        project(f->a_t + j, rank, patch, f->k, 1, t + j);
+    const lmcu_factors_t local = *f;
+    if (!local.a_t) {
+        project_all(&local, 0, local.lora->rank, patch, t);
+    } else if (local.lora->rank == 4) {
+        project_all(&local, 1, 4, patch, t);
+    } else {
+        project_all(&local, 1, local.lora->rank, patch, t);
     }
 }
 
+/* Nearest integer of l, halves away from zero, limited to +-2^30. */
+LMCU_INLINE int32_t round_delta(float l)
+{
+    float d = l > -0x1p+30f ? l : -0x1p+30f; /* NaN, which finite factors cannot give, ends here too */
+    d = d < 0x1p+30f ? d : 0x1p+30f;
+    const int32_t i = (int32_t)d;
+    const float e = d - (float)i;
+    return i + (e >= 0.5f) - (e <= -0.5f);
+}
+
+LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, const float *t, int32_t o, int32_t rows,
+                           const int32_t *acc, int64_t *sum)
+{
+    for (int32_t i = 0; i < rows; ++i) {
+        float s = 0.0f;
+        for (int32_t j = 0; j < rank; ++j) {
+            const float b = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
+            s = s + b * t[j];
+        }
+        sum[i] = (int64_t)acc[i] + round_delta(f->lora->c[o + i] * s);
+    }
+}
+
+void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, const int32_t *acc, int64_t *sum)
+{
+    const int32_t rank = f->lora->rank;
+    if (!f->b) {
+        add_delta(f, 0, rank, t, o, rows, acc, sum);
+    } else if (rank == 4 && rows == 4) {
+        add_delta(f, 1, 4, t, o, 4, acc, sum);
+    } else {
+        add_delta(f, 1, rank, t, o, rows, acc, sum);
+    }
+}
+
+/* ---- backward ---- */
+
 /* h[j] = sum_o B[o,j] * g[o] and dB[o,j] += (gamma * g[o]) * u[j]; rows with g = 0 change nothing */
-LMCU_INLINE void backward_b(const float *restrict b, int32_t rank, int32_t m, float gamma, const float *restrict g,
+LMCU_INLINE void backward_b(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict g,
                             const float *restrict u, float *restrict h, float *restrict db)
 {
+    const float gamma = f->lora->gamma;
     for (int32_t j = 0; j < rank; ++j) {
         h[j] = 0.0f;
     }
-    for (int32_t o = 0; o < m; ++o, b += rank, db += rank) {
+    for (int32_t o = 0; o < f->m; ++o) {
         if (g[o] == 0.0f) {
             continue;
         }
         const float scaled = gamma * g[o];
         for (int32_t j = 0; j < rank; ++j) {
-            h[j] = h[j] + b[j] * g[o];
-            db[j] = db[j] + scaled * u[j];
+            const int32_t at = o * rank + j;
+            h[j] = h[j] + (expanded ? f->b[at] : lmcu_half_to_float(f->b_half[at])) * g[o];
+            db[at] = db[at] + scaled * u[j];
         }
     }
 }
@@ -117,15 +178,18 @@ void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const flo
 {
     const lmcu_lora_t *lora = f->lora;
     const int32_t rank = lora->rank;
+    float *db = lmcu_model.gradients + lora->b_offset;
     float u[LMCU_MAX_RANK], factor[LMCU_MAX_RANK];
     lmcu_lora_project(f, patch, u);
     for (int32_t j = 0; j < rank; ++j) {
         u[j] = lora->input_scale * u[j];
     }
-    if (rank == 4) {
-        backward_b(f->b, 4, f->m, lora->gamma, g, u, h, lmcu_model.gradients + lora->b_offset);
+    if (!f->b) {
+        backward_b(f, 0, rank, g, u, h, db);
+    } else if (rank == 4) {
+        backward_b(f, 1, 4, g, u, h, db);
     } else {
-        backward_b(f->b, rank, f->m, lora->gamma, g, u, h, lmcu_model.gradients + lora->b_offset);
+        backward_b(f, 1, rank, g, u, h, db);
     }
     for (int32_t j = 0; j < rank; ++j) {
         h[j] = lora->gamma * h[j];
@@ -134,13 +198,14 @@ void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const flo
     backward_a_rows(lmcu_model.gradients + lora->a_offset, factor, patch, f->k, rank);
 }
 
-LMCU_INLINE void add_input_gradient(const float *restrict a_t, int32_t rank, const float *restrict h, int32_t k,
+LMCU_INLINE void add_input_gradient(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict h,
                                     float *restrict val)
 {
-    for (int32_t i = 0; i < k; ++i, a_t += rank) {
+    const int32_t k = f->k;
+    for (int32_t i = 0; i < k; ++i) {
         float sum = 0.0f;
         for (int32_t j = 0; j < rank; ++j) {
-            sum = sum + a_t[j] * h[j];
+            sum = sum + factor_a(f, expanded, rank, j, i) * h[j];
         }
         val[i] = val[i] + sum;
     }
@@ -148,9 +213,12 @@ LMCU_INLINE void add_input_gradient(const float *restrict a_t, int32_t rank, con
 
 void lmcu_lora_add_input_gradient(const lmcu_factors_t *f, const float *h, float *val)
 {
-    if (f->lora->rank == 4) {
-        add_input_gradient(f->a_t, 4, h, f->k, val);
+    const lmcu_factors_t local = *f;
+    if (!local.a_t) {
+        add_input_gradient(&local, 0, local.lora->rank, h, val);
+    } else if (local.lora->rank == 4) {
+        add_input_gradient(&local, 1, 4, h, val);
     } else {
-        add_input_gradient(f->a_t, f->lora->rank, h, f->k, val);
+        add_input_gradient(&local, 1, local.lora->rank, h, val);
     }
 }
