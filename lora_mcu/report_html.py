@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lora_mcu import plots, resources
+from lora_mcu.errors import ProjectError
 
 if TYPE_CHECKING:
     from lora_mcu.project import Project
@@ -62,12 +63,28 @@ def project_page(project: Project) -> str:
         f"Model sha256 {project.info.model_sha256[:16]}, board {r['board']}, numerics {r['numerics']}, "
         f"{len(r['adapt'])} adapted layers at rank {r['rank']}, {r['parameters']:,} trained parameters."
     )
-    return page(f"{r['model']} on {r['board']}", lead, memory_sections(r) + [_layers(r)])
+    return page(f"{r['model']} on {r['board']}", lead, [*memory_sections(r), *_built(project), _layers(r)])
+
+
+def _built(project: Project) -> list[Section]:
+    """Exact sizes, where the project is built."""
+    from lora_mcu import building
+
+    try:
+        built = building.inspect(building.image(project.folder), project.info.board)
+    except ProjectError:
+        return []
+    text = f"The image takes {built.flash_bytes:,} bytes of flash and {built.ram_bytes:,} bytes of SRAM."
+    return [Section("The built image", [text], ("section", "bytes"), _largest_first(built.sections))]
+
+
+def _largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(sizes.items(), key=lambda item: item[1], reverse=True)
 
 
 def memory_sections(r: dict[str, Any]) -> list[Section]:
     """SRAM by symbol, the arena's plan and the constants of a report's plain data."""
-    rows = sorted(r["sram"].items(), key=lambda item: -item[1])
+    rows = _largest_first(r["sram"])
     sram = Section(
         "SRAM",
         [
@@ -88,7 +105,7 @@ def memory_sections(r: dict[str, Any]) -> list[Section]:
     constants = Section(
         "Constants in flash",
         [f"Exact before any C compiler runs. Code is about {r['code_estimate']:,} bytes until the project is built."],
-        ("symbol", "bytes"), sorted(r["constants"].items(), key=lambda item: -item[1]), ("all", r["constant_bytes"]),
+        ("symbol", "bytes"), _largest_first(r["constants"]), ("all", r["constant_bytes"]),
     )  # fmt: skip
     return [sram, arena, constants]
 

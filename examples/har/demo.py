@@ -40,7 +40,7 @@ TRAINING_SRAM = 48 * 1024
 BEFORE_AT_MOST, AFTER_AT_LEAST = 0.40, 0.965
 
 Int8s = npt.NDArray[np.int8]
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -204,7 +204,7 @@ def show_table(results: Results) -> None:
     for name, values in demo_report.accuracy_rows(results.people):
         table.add_row(name, *(f"{100 * value:.1f}" for value in values), style="bold" if name == "mean" else "")
     console.print(table)
-    console.print("[dim]recorded: float training on a PC, `python examples/har/baselines.py` (baselines.json)[/]")
+    console.print("[dim]means of three seeds; recorded: float training on a PC, examples/har/baselines.py[/]")
 
 
 def run(board: str) -> Results:

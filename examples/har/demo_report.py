@@ -53,12 +53,11 @@ def picture(results: dict[str, Any]) -> bytes:
         names = list(windows.load().label_names)
         counts = plots.confusion_matrix(device["labels"], device[f"found_{when}"], len(names))
         plots.confusion(axes, counts, names, row_names=column == 0)
-        steps = "" if when == "before" else f" {device['steps']} steps on the board"
+        steps = "" if when == "before" else f" {device['steps']} steps in QEMU"
         plots.title(axes, f"Person {device['person']} {when}{steps}: {100 * device[when]['accuracy']:.1f} %")
     axes = figure.add_subplot(grid[0, 2])
     plots.memory_map(axes, report["sram"], plots.STORE_SYMBOLS)
-    store = report["sram_bytes"] - report["training_sram_bytes"]
-    plots.title(axes, f"SRAM, bytes: {report['training_sram_bytes']:,} to train + {store:,} for samples")
+    plots.title(axes, f"SRAM, bytes: {report['training_sram_bytes']:,} + stored samples")
     rows = accuracy_rows(results["people"])
     axes = figure.add_subplot(grid[1, 0])
     short = ("before", "last layer\n(recorded)", "LoRA", "float LoRA\n(recorded)")
@@ -72,7 +71,7 @@ def picture(results: dict[str, Any]) -> bytes:
     plots.title(axes, "Each of them")
     axes = figure.add_subplot(grid[1, 2])
     plots.loss_curve(axes, {"": device["losses"]})
-    plots.title(axes, f"Training loss on the board, person {device['person']}")
+    plots.title(axes, f"Training loss in QEMU, person {device['person']}")
     return plots.png(figure)
 
 
@@ -80,7 +79,7 @@ def page(results: dict[str, Any], png: bytes) -> str:
     """The report as HTML that needs nothing else."""
     device = results["device"]
     promises = [(name, "kept" if kept else "BROKEN", seen) for name, (kept, seen) in results["promises"].items()]
-    recorded = f"Recorded: float training on a PC, each method at its own best rate, made by {baselines()['command']}."
+    recorded = f"Means of three seeds. Recorded: float training on a PC, each method at its own best rate, made by {baselines()['command']}."
     rows = [(name, *(f"{100 * v:.1f}" for v in values)) for name, values in accuracy_rows(results["people"])]
     image = Image(png, "Confusion matrices before and after, SRAM by symbol, accuracies, training loss")
     sections = [

@@ -184,12 +184,12 @@ def ports(json_: options.Json = False) -> None:
 
 def doctor(json_: options.Json = False) -> None:
     """What is installed, what is missing, and the line that installs it (exit code 1 when something is missing)."""
-    import lora_mcu
+    from lora_mcu import checks
 
-    checks = lora_mcu.doctor()
+    found = checks.doctor()
     if json_:
-        emit(checks)
+        emit(found)
     else:
-        table(("", "what", "found"), [("ok" if c.ok else "missing", c.name, c.detail) for c in checks])
-    if not all(c.ok for c in checks):
+        table(("", "what", "found"), [("ok" if c.found else "optional" if c.optional else "missing", c.name, c.detail) for c in found])
+    if not all(c.ok for c in found):
         raise typer.Exit(1)

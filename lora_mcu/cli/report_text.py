@@ -8,6 +8,10 @@ from typing import Any
 from lora_mcu.cli.console import say, table
 
 
+def largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(sizes.items(), key=lambda item: item[1], reverse=True)
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -26,7 +30,7 @@ def show(report: dict[str, Any]) -> None:
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"
     )
     say()
-    table(("SRAM symbol", "bytes"), sorted(report["sram"].items(), key=lambda item: -item[1]))
+    table(("SRAM symbol", "bytes"), largest_first(report["sram"]))
     say()
     columns = ("#", "operator", "layer", "adapted", "MACs", "backward MACs", "weight bytes")
     rows = [

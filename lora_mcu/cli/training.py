@@ -63,17 +63,18 @@ def fit(
     if base:
         learner.reset()
     learner.configure(**dataclasses.asdict(settings))
+    board, capacity = learner.info.board, learner.info.store_capacity
     done: list[TrainStats] = []
 
     def finished(epoch: int, stats: TrainStats) -> None:
         done.append(stats)
         after_epoch(epoch, stats)
 
-    if len(data) <= learner.info.store_capacity:
+    if len(data) <= capacity:
         learner.clear_store()
         with progress("send samples", len(data)) as advance:
             learner.store(data.x, data.labels, progress=advance)
-        note(f"{len(data)} samples are kept on the device ({learner.info.store_capacity} fit); the epochs run there")
+        note(f"{len(data)} samples are kept in the store of {board} ({capacity} fit); the epochs run there")
         with progress("train", epochs) as advance:
 
             def stored_epoch(epoch: int, stats: TrainStats) -> None:
@@ -82,7 +83,7 @@ def fit(
 
             learner.run_epochs(epochs, progress=stored_epoch)
         return Fit("stored", tuple(done))
-    note(f"{len(data)} samples do not fit the device's store ({learner.info.store_capacity}); every epoch is streamed")
+    note(f"{len(data)} samples do not fit the store of {board} ({capacity}); every epoch is streamed")
     with progress("train", epochs * len(data)) as advance:
         for epoch in range(epochs):
             order = epoch_order(len(data), settings.seed, epoch)
