@@ -79,7 +79,8 @@ def page(results: dict[str, Any], png: bytes) -> str:
     """The report as HTML that needs nothing else."""
     device = results["device"]
     promises = [(name, "kept" if kept else "BROKEN", seen) for name, (kept, seen) in results["promises"].items()]
-    recorded = f"Means of three seeds. Recorded: float training on a PC, each method at its own best rate, made by {baselines()['command']}."
+    made = f"float training on a PC, each method at its own best rate, made by {baselines()['command']}"
+    recorded = f"Means of three seeds. Recorded: {made}."
     rows = [(name, *(f"{100 * v:.1f}" for v in values)) for name, values in accuracy_rows(results["people"])]
     image = Image(png, "Confusion matrices before and after, SRAM by symbol, accuracies, training loss")
     sections = [

@@ -190,6 +190,7 @@ def doctor(json_: options.Json = False) -> None:
     if json_:
         emit(found)
     else:
-        table(("", "what", "found"), [("ok" if c.found else "optional" if c.optional else "missing", c.name, c.detail) for c in found])
+        states = ["ok" if c.found else "optional" if c.optional else "missing" for c in found]
+        table(("", "what", "found"), [(s, c.name, c.detail) for s, c in zip(states, found, strict=True)])
     if not all(c.ok for c in found):
         raise typer.Exit(1)
