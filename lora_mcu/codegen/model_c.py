@@ -59,7 +59,7 @@ def generate(
                           backward[j].into if j >= 0 else ())  # fmt: skip
         emitted = emit(op, context)
         constants.update({c.name: c for c in emitted.constants})
-        calls["forward" if step < len(split.forward) else "tail"].append(emitted.forward)
+        calls["forward" if step < len(split.forward) else "tail"] += [emitted.forward, f"LMCU_STEP({step})"]
         backward_calls[j] = emitted.backward
     for constant in _identity(info, adaptation, initial_a, pointer_bytes):
         constants[constant.name] = constant
@@ -67,12 +67,12 @@ def generate(
 
 
 def _with_zeroes(backward: list[BackwardOp], calls: dict[int, str], plan: MemoryPlan, loss_at: int) -> list[str]:
-    """Each gradient is zeroed right before the first operator that adds to it."""
+    """Each gradient is zeroed right before the first operator that adds to it; LMCU_STEP marks the end of a step."""
     out = []
     for j in range(len(backward)):
         for buffer in plan.opens.get(loss_at + 1 + j, []):
             out.append(f"zero(lmcu_arena + {buffer.offset}, {buffer.nbytes}u)")
-        out.append(calls[j])
+        out += [calls[j], f"LMCU_STEP({loss_at + 1 + j})"]
     return out
 
 

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts executed instructions on the emulated Cortex-M4F and writes benchmarks/results.json.
+
+    python benchmarks/run.py            # prints the tables that README quotes, writes results.json
+    python benchmarks/run.py --check    # measures again and fails when a figure differs by more than 2 %
+
+Models under LORA_MCU_MODELS (default: ../shared/models beside the checkout) are measured where they are present.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import serial
+from rich.console import Console
+from rich.table import Table
+
+import lora_mcu
+from lora_mcu import boards
+from lora_mcu.emulators import create
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULTS = HERE / "results.json"
+MODELS = Path(os.environ.get("LORA_MCU_MODELS", ROOT.parent / "shared" / "models"))
+BOARD = "netduinoplus2"
+CASES = {
+    "HAR demo": ROOT / "examples" / "har" / "har.tflite",
+    "MLPerf Tiny KWS": MODELS / "mlperf_kws_ref_model.tflite",
+    "MLPerf Tiny AD": MODELS / "mlperf_ad01_int8.tflite",
+}
+TIMEOUT_S = 90
+TOLERANCE = 0.02
+
+
+def build(model: Path, folder: Path) -> tuple[lora_mcu.Program, Any]:
+    """Write and build the project with the benchmark's main in place of the firmware's."""
+    program = lora_mcu.compile(model, board=BOARD, adapt="auto", rank=4)
+    program.write(folder)
+    project_result = lora_mcu.build(folder)  # the real firmware, for its sizes
+    hook = b"#include <stdint.h>\nvoid lmcu_bench_step(uint32_t step);\n#define LMCU_STEP(step) lmcu_bench_step(step)\n"
+    source = folder / "src" / "model.c"
+    source.write_bytes(hook + source.read_bytes())
+    (folder / "src" / "runtime" / "main.c").write_bytes((HERE / "main.c").read_bytes())
+    return program, (project_result, lora_mcu.build(folder))
+
+
+def listen(url: str) -> list[tuple[str, int, int]]:
+    """Start the measurement and collect its lines (name, index, value)."""
+    rows: list[tuple[str, int, int]] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    with serial.serial_for_url(url, timeout=1) as line:
+        pending = b""
+        while time.monotonic() < deadline:
+            if not rows:
+                line.write(b"g")  # again, until it answers: a byte that comes before the UART is up is lost
+            pending += line.read(line.in_waiting or 1)
+            *done, pending = pending.split(b"\n")
+            for text in done:
+                name, index, value = text.decode("ascii").split()
+                if name == "end":
+                    return rows
+                rows.append((name, int(index), int(value)))
+    raise SystemExit(f"the emulator did not finish within {TIMEOUT_S} s; it said {rows[-5:]}")
+
+
+def measure(name: str, model: Path) -> dict[str, Any]:
+    """One model: sizes of the real firmware, instructions per step of the plan and in total."""
+    with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
+        program, (result, bench) = build(model, Path(temporary) / "project")
+        emulator = create(boards.load(BOARD), icount=True)
+        try:
+            rows = listen(emulator.start(bench.elf))
+        finally:
+            emulator.stop()
+        report = program.report()
+        per_tick = emulator.instructions_per_tick or 1.0
+    ticks = {(kind, index): value for kind, index, value in rows}  # of equal keys the last: B is not zero there
+    statuses = [value for kind, _, value in rows if kind in ("boot", "status")]
+    if any(statuses) or not ticks["train", 1] or not ticks["train", 8]:
+        raise SystemExit(f"{name}: the device reported a failure: {rows}")
+    steps = {index: round(value * per_tick) for kind, index, value in rows if kind == "step"}
+    macs = {f"{x.index} {x.kind}": x.macs_forward for x in report.layers}
+    return {
+        "name": name,
+        "adapted_layers": len(program.adaptation.layers),
+        "adaptable_layers": len(program.graph.adaptable()),
+        "rank": program.adaptation.rank,
+        "macs": sum(op.macs(program.graph) for op in program.graph.ops),
+        "flash_bytes": result.flash_bytes,
+        "training_sram_bytes": report.training_sram_bytes,
+        "inference_instructions": round(ticks["infer", 0] * per_tick),
+        "step_instructions_batch1": round(ticks["train", 1] * per_tick),
+        "step_instructions_per_sample_batch8": round(ticks["train", 8] * per_tick / 8),
+        "stack_bytes_used": ticks["stack", 0],
+        "per_layer": [
+            {"step": report.steps[i], "instructions": steps[i], "macs": macs.get(report.steps[i], 0)} for i in sorted(steps)
+        ],
+    }
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    clock = results["clock_hz"]
+    table = Table(title=f"{BOARD}, executed instructions ({results['compiler']})")
+    columns = ("model", "flash", "training SRAM", "inference", "step, batch 1", "a sample at batch 8", "ratio", "stack")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for r in results["models"]:
+        step, infer = r["step_instructions_per_sample_batch8"], r["inference_instructions"]
+        table.add_row(
+            f"{r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers)", f"{r['flash_bytes']:,}",
+            f"{r['training_sram_bytes']:,}", f"{infer:,}", f"{r['step_instructions_batch1']:,}", f"{step:,}",
+            f"{step / infer:.1f}x", f"{r['stack_bytes_used']:,}",
+        )  # fmt: skip
+    console.print(table)
+    for r in results["models"]:
+        infer, step = r["inference_instructions"] / clock, r["step_instructions_per_sample_batch8"] / clock
+        console.print(f"{r['name']}: at least {infer:.4f} s an inference, {step:.4f} s a training sample at "
+                      f"{clock // 1_000_000} MHz (lower bound: one instruction a cycle)")  # fmt: skip
+        layers = Table(title=f"{r['name']}, per step")
+        for column in ("step", "instructions", "MACs with adapter", "per MAC"):
+            layers.add_column(column, justify="left" if column == "step" else "right")
+        for x in r["per_layer"]:
+            per = f"{x['instructions'] / x['macs']:.2f}" if x["macs"] else ""
+            layers.add_row(x["step"], f"{x['instructions']:,}", f"{x['macs']:,}" if x["macs"] else "", per)
+        console.print(layers)
+    anchors = json.loads((HERE / "anchors.json").read_text())
+    table = Table(title="Others' figures, to be read beside ours")
+    for column in ("what", "instructions", "per MAC or ratio", "source"):
+        table.add_column(column)
+    for a in anchors["inference_per_mac"]:
+        table.add_row(a["kernel"], f"{a['instructions']:,}", f"{a['instructions'] / a['macs']:.2f} per MAC", a["source"])
+    for a in anchors["training"]:
+        step = f"{a['step_instructions']:,}" if "step_instructions" in a else ""
+        table.add_row(a["what"], step, f"{a['ratio']}x an inference", a["source"])
+    console.print(table)
+
+
+def check(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """Figures of ``new`` that differ from the committed ones by more than the tolerance."""
+    known = {r["name"]: r for r in old["models"]}
+    wrong = []
+    for r in new["models"]:
+        for key, value in r.items():
+            before = known.get(r["name"], {}).get(key)
+            if isinstance(value, int) and isinstance(before, int) and abs(value - before) > TOLERANCE * max(before, 1):
+                wrong.append(f"{r['name']}: {key} is {value:,}, results.json says {before:,}")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare with results.json instead of writing it")
+    parser.add_argument("--only", help="measure one model of: " + ", ".join(CASES))
+    arguments = parser.parse_args()
+    compiler = subprocess.run(["arm-none-eabi-gcc", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
+    results: dict[str, Any] = {"board": BOARD, "clock_hz": boards.load(BOARD).clock_hz,
+                               "compiler": f"arm-none-eabi-gcc {compiler.strip()}", "models": []}  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for name, model in CASES.items():
+        if arguments.only not in (None, name):
+            continue
+        if model.is_file():
+            results["models"].append(measure(name, model))
+        else:
+            console.print(f"not measured: {name} (no {model.name} under LORA_MCU_MODELS)")
+    show(results, console)
+    if arguments.check:
+        wrong = check(results, json.loads(RESULTS.read_text()))
+        console.print("\n".join(wrong) or "all figures agree with results.json")
+        return 1 if wrong else 0
+    if arguments.only is None and len(results["models"]) == len(CASES):
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
