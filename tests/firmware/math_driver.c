@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs one runtime function over binary records from stdin and writes binary results to stdout: see test_runtime_math.py. */
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+#include "lmcu_math.h"
+#include "random.h"
+#include "train.h"
+
+static int put(const void *value, size_t size)
+{
+    return fwrite(value, size, 1, stdout) == 1;
+}
+
+static void expand(void)
+{
+    uint16_t half;
+    while (fread(&half, 2, 1, stdin) == 1) {
+        const float value = lmcu_half_to_float_portable(half);
+        put(&value, 4);
+    }
+}
+
+static void nearest(void)
+{
+    float value;
+    while (fread(&value, 4, 1, stdin) == 1) {
+        const uint16_t half = lmcu_half_nearest(value);
+        put(&half, 2);
+    }
+}
+
+static void stochastic(void)
+{
+    struct { float value; uint32_t random; } in;
+    while (fread(&in, sizeof in, 1, stdin) == 1) {
+        const uint16_t half = lmcu_half_stochastic(in.value, in.random);
+        put(&half, 2);
+    }
+}
+
+static void map(float (*function)(float))
+{
+    float value;
+    while (fread(&value, 4, 1, stdin) == 1) {
+        value = function(value);
+        put(&value, 4);
+    }
+}
+
+static void mix(void)
+{
+    uint32_t value;
+    while (fread(&value, 4, 1, stdin) == 1) {
+        value = lmcu_mix(value);
+        put(&value, 4);
+    }
+}
+
+static void random_words(void)
+{
+    struct { uint32_t seed, stream, step, index; } in;
+    while (fread(&in, sizeof in, 1, stdin) == 1) {
+        const uint32_t value = lmcu_rand_at(lmcu_rand_key(in.seed, in.stream, in.step), in.index);
+        put(&value, 4);
+    }
+}
+
+/* The checksum of stdin, taken in pieces of 1, 2, 3 ... bytes. */
+static void checksum(void)
+{
+    uint8_t piece[4096];
+    uint32_t crc = 0u;
+    size_t count, size = 1u;
+    while ((count = fread(piece, 1, size, stdin)) > 0u) {
+        crc = lmcu_crc32(crc, piece, count);
+        size = size % sizeof piece + 1u;
+    }
+    put(&crc, 4);
+}
+
+/* Control word bits of the environments that the self-test must refuse. */
+static void self_test(unsigned control)
+{
+#if defined(__SSE2__)
+    _mm_setcsr(_mm_getcsr() | control);
+#endif
+    const uint8_t passed = lmcu_self_test() ? 1u : 0u;
+    put(&passed, 1);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "expand") == 0) { expand(); }
+    else if (strcmp(name, "nearest") == 0) { nearest(); }
+    else if (strcmp(name, "stochastic") == 0) { stochastic(); }
+    else if (strcmp(name, "exp") == 0) { map(lmcu_exp); }
+    else if (strcmp(name, "log") == 0) { map(lmcu_log); }
+    else if (strcmp(name, "sqrt") == 0) { map(lmcu_sqrt); }
+    else if (strcmp(name, "mix") == 0) { mix(); }
+    else if (strcmp(name, "random") == 0) { random_words(); }
+    else if (strcmp(name, "crc32") == 0) { checksum(); }
+    else if (strcmp(name, "self_test") == 0) { self_test(0u); }
+    else if (strcmp(name, "self_test_flush") == 0) { self_test(0x8000u); }
+    else if (strcmp(name, "self_test_denormals_are_zero") == 0) { self_test(0x0040u); }
+    else if (strcmp(name, "self_test_round_down") == 0) { self_test(0x2000u); }
+    else if (strcmp(name, "self_test_round_up") == 0) { self_test(0x4000u); }
+    else if (strcmp(name, "self_test_round_to_zero") == 0) { self_test(0x6000u); }
+    else { return 2; }
+    return 0;
+}
