@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes small .tflite files directly, with any shapes, scales and zero points: also what no converter makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32"}
+RELU = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+SAME, VALID = 0, 1
+
+
+class Builder:
+    """Collects tensors and operators of one subgraph; ``build`` gives the file's bytes."""
+
+    def __init__(self) -> None:
+        self._model = schema.ModelT()
+        self._model.version = 3
+        self._model.operatorCodes = []
+        self._model.buffers = [schema.BufferT()]
+        self._graph = schema.SubGraphT()
+        self._graph.tensors = []
+        self._graph.operators = []
+        self._model.subgraphs = [self._graph]
+
+    def tensor(
+        self, shape: tuple[int, ...], dtype: str = "int8", scale: Any = None, zero_point: Any = 0, axis: int = 0,
+        data: Any = None,
+    ) -> int:  # fmt: skip
+        """Add a tensor; ``scale`` is one number or one for each index of dimension ``axis``; returns its id."""
+        t = schema.TensorT()
+        t.shape = list(shape)
+        t.type = getattr(schema.TensorType, _TYPES[dtype])
+        t.name = f"t{len(self._graph.tensors)}".encode()
+        t.buffer = 0
+        if scale is not None:
+            q = schema.QuantizationParametersT()
+            scales = np.atleast_1d(np.asarray(scale, np.float32))
+            q.scale = scales.tolist()
+            q.zeroPoint = np.broadcast_to(np.asarray(zero_point), scales.shape).astype(int).tolist()
+            q.quantizedDimension = axis
+            t.quantization = q
+        if data is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(np.asarray(data, dtype)).tobytes(), np.uint8)
+            self._model.buffers.append(buffer)
+            t.buffer = len(self._model.buffers) - 1
+        self._graph.tensors.append(t)
+        return len(self._graph.tensors) - 1
+
+    def op(self, kind: str, inputs: list[int], outputs: list[int], options: str = "", **fields: Any) -> None:
+        """Add an operator; ``options`` is the name of its table (``Conv2DOptions``), ``fields`` what it holds."""
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, kind)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = 5 if kind in ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D") else 2
+        self._model.operatorCodes.append(code)
+        op = schema.OperatorT()
+        op.opcodeIndex = len(self._model.operatorCodes) - 1
+        op.inputs, op.outputs = inputs, outputs
+        if options:
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+            op.builtinOptions = getattr(schema, f"{options}T")()
+            for name, value in fields.items():
+                assert hasattr(op.builtinOptions, name), f"{options} has no field {name}"
+                setattr(op.builtinOptions, name, value)
+        self._graph.operators.append(op)
+
+    def build(self, inputs: list[int], outputs: list[int]) -> bytes:
+        """The .tflite file."""
+        self._graph.inputs, self._graph.outputs = inputs, outputs
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
+        return bytes(builder.Output())
