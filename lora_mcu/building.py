@@ -172,7 +172,7 @@ def _cause(lines: list[str]) -> str:
 
 
 def _way_out(cause: str) -> str:
-    if "overflowed" in cause or "needs more SRAM" in cause:
+    if "overflowed" in cause:
         return f"{cause}; compile again with a smaller --rank or --adapt last:N"
     return cause
 

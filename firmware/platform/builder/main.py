@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds firmware.elf (and .bin, upload) of a lora_mcu project; SCons runs this file."""
 
+import os
 import shutil
 import sys
 
@@ -31,7 +32,9 @@ WARN = ["-Wall", "-Wextra", "-Werror"]
 # The host's headers and start files serve the native board; all others are free of any library but libgcc.
 BARE_COMPILE = [] if native else ["-ffreestanding"]
 BARE_LINK = [] if native else ["-nostdlib", "-nostartfiles"]
-GARBAGE = ["-Wl,--gc-sections", "-Wl,-Map=${BUILD_DIR}/firmware.map"]
+# A relative path, because the project's own may have blanks in it; SCons runs in the project's folder.
+MAP = os.path.join(os.path.relpath(env.subst("$BUILD_DIR")), "firmware.map")
+GARBAGE = ["-Wl,--gc-sections", f"-Wl,-Map={MAP}"]
 
 find_compiler()
 cpu = list(board.get("build.cpu_flags", []))
