@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +22,6 @@ class Interrupted(Exception):
 def say(line: str = "") -> None:
     """One line of the result."""
     print(line)
-
-
-def note(line: str) -> None:
-    """One line about the way there."""
-    print(line, file=sys.stderr)
 
 
 def emit(value: Any) -> None:
@@ -73,6 +67,19 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on standard error while something takes its time. Quiet where nobody watches."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 def refuse_existing(path: Path, force: bool) -> None:

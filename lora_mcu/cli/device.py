@@ -18,6 +18,7 @@ from lora_mcu.errors import DeviceError
 
 if TYPE_CHECKING:
     from lora_mcu import Device
+    from lora_mcu.datasets import Dataset
     from lora_mcu.info import ModelInfo
     from lora_mcu.session import Learner
 
@@ -50,6 +51,24 @@ def open_device(port: str) -> Iterator[Device]:
         yield device
 
 
+def one_place(port: str | None, emulate: bool, twin: bool | None = None) -> None:
+    """Refuse, as wrong use, anything but one place to run; ``twin`` is None where there is no such option."""
+    if (port is not None) + emulate + bool(twin) != 1:
+        more = "" if twin is None else ", or --twin"
+        raise typer.BadParameter(f"say where to run: --port PORT (or auto), or --emulate{more}")
+
+
+def check_fits(info: ModelInfo, *data: Dataset | None) -> None:
+    """Raise DataError where samples or labels do not fit the model, before anything is built, started or sent."""
+    from lora_mcu.session.data import encode_labels, encode_samples
+
+    for one in data:
+        if one is not None:
+            encode_samples(info, one.x)
+            if one.y is not None:
+                encode_labels(info, one.y)
+
+
 @contextmanager
 def open_learner(
     project: Path, port: str | None, emulate: bool, emulator: str = "auto", twin: bool = False
@@ -57,8 +76,6 @@ def open_learner(
     """The device, emulated device or twin that runs ``project``; refuses a device that runs something else."""
     import lora_mcu
 
-    if (port is not None) + emulate + twin != 1:
-        raise typer.BadParameter("say where to run: --port PORT (or auto), or --emulate")
     compiled = lora_mcu.load_project(project)
     if twin:
         yield compiled.twin()
@@ -102,9 +119,12 @@ def evaluate(
     json_: options.Json = False,
 ) -> None:
     """Loss and accuracy of the model with the adapter in use; trains nothing."""
+    import lora_mcu
     from lora_mcu.datasets import load_npz
 
+    one_place(port, emulate, twin)
     samples = load_npz(data)
+    check_fits(lora_mcu.load_project(project).info, samples)
     with open_learner(project, port, emulate, emulator, twin) as learner:
         _load_adapter(learner, adapter)
         with progress("evaluate", len(samples)) as advance:
@@ -130,11 +150,14 @@ def infer(
     json_: options.Json = False,
 ) -> None:
     """Run the model on samples; prints the outputs, or writes them with -o."""
-    from lora_mcu.datasets import load_npz
+    import lora_mcu
+    from lora_mcu.datasets import Dataset, load_npz
 
+    one_place(port, emulate, twin)
     if output is not None:
         refuse_existing(output, force)
     samples = load_npz(data, need_labels=False)
+    check_fits(lora_mcu.load_project(project).info, Dataset(samples.x, None))
     with open_learner(project, port, emulate, emulator, twin) as learner:
         _load_adapter(learner, adapter)
         outputs = learner.infer(samples.x)

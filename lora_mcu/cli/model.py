@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_mcu.cli import options, report_text
-from lora_mcu.cli.console import emit, note, refuse_existing, say, table, write_whole
+from lora_mcu.cli.console import emit, refuse_existing, say, table, working, write_whole
 
 if TYPE_CHECKING:
     from lora_mcu.ir import Graph, Tensor
@@ -127,8 +127,9 @@ def build(project: options.Project) -> None:
     """Build the firmware of a project with PlatformIO and the system's compiler."""
     import lora_mcu
 
-    note(f"building {project}")
-    say(str(lora_mcu.build(project)))
+    with working(f"building {project}"):
+        result = lora_mcu.build(project)
+    say(str(result))
 
 
 def report(

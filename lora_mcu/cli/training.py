@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_mcu.cli import options
-from lora_mcu.cli.console import Interrupted, emit, note, percent, progress, refuse_existing, say, write_whole
-from lora_mcu.cli.device import open_learner
+from lora_mcu.cli.console import Interrupted, emit, percent, progress, refuse_existing, say, write_whole
+from lora_mcu.cli.device import check_fits, one_place, open_learner
 from lora_mcu.errors import DataError
 
 if TYPE_CHECKING:
     from lora_mcu import Adapter
     from lora_mcu.datasets import Dataset
+    from lora_mcu.info import ModelInfo
     from lora_mcu.session import EvalStats, Learner, Settings, TrainStats
 
 AfterEpoch = Callable[[int, "TrainStats"], None]
@@ -63,18 +64,16 @@ def fit(
     if base:
         learner.reset()
     learner.configure(**dataclasses.asdict(settings))
-    board, capacity = learner.info.board, learner.info.store_capacity
     done: list[TrainStats] = []
 
     def finished(epoch: int, stats: TrainStats) -> None:
         done.append(stats)
         after_epoch(epoch, stats)
 
-    if len(data) <= capacity:
+    if len(data) <= learner.info.store_capacity:
         learner.clear_store()
         with progress("send samples", len(data)) as advance:
             learner.store(data.x, data.labels, progress=advance)
-        note(f"{len(data)} samples are kept in the store of {board} ({capacity} fit); the epochs run there")
         with progress("train", epochs) as advance:
 
             def stored_epoch(epoch: int, stats: TrainStats) -> None:
@@ -83,7 +82,6 @@ def fit(
 
             learner.run_epochs(epochs, progress=stored_epoch)
         return Fit("stored", tuple(done))
-    note(f"{len(data)} samples do not fit the store of {board} ({capacity}); every epoch is streamed")
     with progress("train", epochs * len(data)) as advance:
         for epoch in range(epochs):
             order = epoch_order(len(data), settings.seed, epoch)
@@ -137,8 +135,12 @@ def _line(name: str, stats: EvalStats | None) -> None:
         say(f"{name:6}  loss {stats.loss:.4f}  accuracy {percent(stats.accuracy)}")
 
 
-def _show_fit(result: Fit) -> None:
+def _show_fit(result: Fit, info: ModelInfo, samples: int) -> None:
     last = result.epochs[-1]
+    if result.mode == "stored":
+        say(f"{samples} samples kept in the store of {info.board} ({info.store_capacity} fit), epochs run there")
+    else:
+        say(f"{samples} samples streamed every epoch: the store of {info.board} holds {info.store_capacity}")
     say(
         f"trained {len(result.epochs)} epochs, {result.steps} steps ({result.skipped} skipped): "
         f"loss {result.epochs[0].loss:.4f} -> {last.loss:.4f}, accuracy {percent(last.accuracy)} while training"
@@ -167,13 +169,17 @@ def train(
     json_: options.Json = False,
 ) -> None:
     """Train the adapter on a device. Nothing is written on this computer unless -o is given."""
+    import lora_mcu
     from lora_mcu.datasets import load_npz
     from lora_mcu.session import Settings
 
+    one_place(port, emulate)
     if output is not None:
         refuse_existing(output, force)
     settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
     samples, judged = load_npz(data), load_npz(held_out) if held_out else None
+    info = lora_mcu.load_project(project).info
+    check_fits(info, samples, judged)
     kept = "the emulated device and its adapter are gone" if emulate else (
         "the device keeps the adapter of its last executed step; `lora-mcu adapter reset` restores the base"
     )  # fmt: skip
@@ -192,7 +198,7 @@ def train(
               "epochs": result.epochs})  # fmt: skip
         return
     _line("before", before)
-    _show_fit(result)
+    _show_fit(result, info, len(samples))
     _line("after", after)
     if output is not None:
         say(f"wrote {output}")
@@ -229,7 +235,9 @@ def simulate(
             refuse_existing(path, force)
     settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
     samples, judged = load_npz(data), load_npz(held_out) if held_out else None
-    twin = lora_mcu.load_project(project).twin()
+    compiled = lora_mcu.load_project(project)
+    check_fits(compiled.info, samples, judged)
+    twin = compiled.twin()
     before = _evaluate(twin, judged)
     rows: list[list[Any]] = []
     runs: list[tuple[int, Fit, EvalStats | None]] = []
@@ -256,7 +264,7 @@ def simulate(
     for one, result, after in runs:
         if seeds > 1:
             say(f"seed {one}")
-        _show_fit(result)
+        _show_fit(result, twin.info, len(samples))
         _line("after", after)
     accuracies = [after.accuracy for _, _, after in runs if after]
     if len(accuracies) > 1:
