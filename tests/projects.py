@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import serial
+
 import lora_mcu
 from lora_mcu import boards
 from lora_mcu.building import BuildResult
@@ -26,6 +28,18 @@ def write_port_project(folder: Path, board: str) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     return folder
+
+
+def greet(port: serial.SerialBase) -> None:
+    """Talk to port_main.c until it listens: what arrives before a UART is on is lost, as on a board."""
+    patience, port.timeout = port.timeout, 0.25
+    for attempt in range(40):
+        word = b"\n<%d>" % attempt
+        port.write(word)
+        if port.read_until(word).endswith(word):
+            port.timeout = patience
+            return
+    raise AssertionError("port_main.c does not answer")
 
 
 class Compiled:

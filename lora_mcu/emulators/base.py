@@ -25,6 +25,10 @@ class Emulator(Protocol):
 
     instructions_per_tick: float | None
 
+    @property
+    def pid(self) -> int | None:
+        """Process that is the machine; None while it is off."""
+
     def start(self, image: Path) -> str:
         """Run the image from power-on; return the pyserial URL of its line. Raises ToolError."""
 
@@ -87,9 +91,13 @@ class Process:
     def pid(self) -> int:
         return self._child.pid
 
-    @property
-    def running(self) -> bool:
-        return self._child.poll() is None
+    def ended_within(self, seconds: float) -> bool:
+        """Wait that long for the process to end of itself, which it does when something is wrong."""
+        try:
+            self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def failure(self) -> ToolError:
         """The error that says why the process ended, in its own last words."""

@@ -21,6 +21,10 @@ class Native:
         self._process: Process | None = None
         self._image = Path()
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def start(self, image: Path) -> str:
         self._image = image
         self._process = Process([str(image.resolve())], stdout=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from pathlib import Path
 
 from lora_mcu.boards import Board
@@ -30,6 +29,10 @@ class Qemu:
         self._line: socket.socket | None = None
         self._image = Path()
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def start(self, image: Path) -> str:
         program = find_program("qemu-system-arm", "qemu-system-arm")
         if self._line is None:
@@ -42,8 +45,7 @@ class Qemu:
         command += ["-chardev", f"socket,id=line,fd={line},server=on,wait=off,nodelay=on", "-serial", "chardev:line"]
         command += ["-icount", "shift=0"] if self._icount else []
         self._process = Process(command, pass_fds=(line,))
-        time.sleep(_SETTLE_SECONDS)
-        if not self._process.running:
+        if self._process.ended_within(_SETTLE_SECONDS):
             failure = self._process.failure()
             self.stop()
             raise failure

@@ -36,7 +36,7 @@ static uint64_t loop_ticks(void) {
 /* Reads nothing for a while, so that the receive ring fills up. */
 static void be_busy(void) {
     const uint64_t start = lmcu_port_ticks();
-    while (lmcu_port_ticks() - start < LMCU_BOARD_CLOCK_HZ / 2u) {
+    while (lmcu_port_ticks() - start < 2ull * LMCU_BOARD_CLOCK_HZ) {
     }
 }
 
