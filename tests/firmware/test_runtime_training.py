@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training core on a hand-written one-layer model: updates against NumPy byte by byte, states, refusals, transfers."""
+"""The training core on a hand-written one-layer model: updates byte by byte against NumPy, states, refusals, transfer."""
 
 from __future__ import annotations
 
