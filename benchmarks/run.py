@@ -102,7 +102,8 @@ def measure(name: str, model: Path) -> dict[str, Any]:
         "step_instructions_per_sample_batch8": round(ticks["train", 8] * per_tick / 8),
         "stack_bytes_used": ticks["stack", 0],
         "per_layer": [
-            {"step": report.steps[i], "instructions": steps[i], "macs": macs.get(report.steps[i], 0)} for i in sorted(steps)
+            {"step": report.steps[i], "instructions": steps[i], "macs": macs.get(report.steps[i], 0)}
+            for i in sorted(steps)
         ],
     }
 
@@ -137,7 +138,9 @@ def show(results: dict[str, Any], console: Console) -> None:
     for column in ("what", "instructions", "per MAC or ratio", "source"):
         table.add_column(column)
     for a in anchors["inference_per_mac"]:
-        table.add_row(a["kernel"], f"{a['instructions']:,}", f"{a['instructions'] / a['macs']:.2f} per MAC", a["source"])
+        table.add_row(
+            a["kernel"], f"{a['instructions']:,}", f"{a['instructions'] / a['macs']:.2f} per MAC", a["source"]
+        )
     for a in anchors["training"]:
         step = f"{a['step_instructions']:,}" if "step_instructions" in a else ""
         table.add_row(a["what"], step, f"{a['ratio']}x an inference", a["source"])
@@ -161,7 +164,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with results.json instead of writing it")
     parser.add_argument("--only", help="measure one model of: " + ", ".join(CASES))
     arguments = parser.parse_args()
-    compiler = subprocess.run(["arm-none-eabi-gcc", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
+    compiler = subprocess.run(
+        ["arm-none-eabi-gcc", "-dumpfullversion"], capture_output=True, text=True, check=True
+    ).stdout
     results: dict[str, Any] = {"board": BOARD, "clock_hz": boards.load(BOARD).clock_hz,
                                "compiler": f"arm-none-eabi-gcc {compiler.strip()}", "models": []}  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 140)

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from lora_mcu.adapters import Adapter
     from lora_mcu.building import build
     from lora_mcu.emulators import emulate
-    from lora_mcu.errors import AdapterError, BoardError, DataError, DeviceError, Error, ModelError, ProjectError, ToolError
+    from lora_mcu.errors import (
+        AdapterError,
+        BoardError,
+        DataError,
+        DeviceError,
+        Error,
+        ModelError,
+        ProjectError,
+        ToolError,
+    )
     from lora_mcu.program import Program, compile
     from lora_mcu.project import Project, load_project
     from lora_mcu.session.device import Device
@@ -44,7 +53,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adapter", "AdapterError", "BoardError", "DataError", "Device", "DeviceError", "Error", "EvalStats", "ModelError",
-    "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "compile", "emulate", "load_project",
+    "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "compile", "emulate",
+    "load_project",
 ]  # fmt: skip
 
 

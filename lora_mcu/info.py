@@ -39,7 +39,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Identity, edges and adapter layout of a compiled model. Factors are one fp16 array: per layer in order, A then B."""
+    """Identity, edges and adapter layout of a compiled model. Factors are one fp16 array: per layer, A then B."""
 
     name: str
     board: str

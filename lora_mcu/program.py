@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Graph
-from lora_mcu.passes import adapters, estimate, gradient, memory, normalize, tail
+from lora_mcu.passes import adapters, gradient, memory, normalize, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
@@ -99,12 +99,12 @@ class Program:
 
 
 def compile(
-    model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None, rslora: bool = False,
-    loss: str = "auto", numerics: str = "f32", seed: int = 0,
+    model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
+    rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
-    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | names, separated by commas;
+    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name;
     ``alpha`` None is 2 * rank. Raises ModelError or BoardError, in one line that names what to change.
     """
     if numerics not in NUMERICS:
@@ -137,9 +137,13 @@ def _check_fits(program: Program, adapt: str) -> None:
     over = report.sram_bytes - board.sram_bytes
     if over > 0:
         layers = len(program.adaptation.layers)
-        hint = "adapt='auto' picks the layers that fit" if adapt not in ("auto", "none") else "choose a board with more SRAM or a smaller model"
+        hint = (
+            "adapt='auto' picks the layers that fit"
+            if adapt not in ("auto", "none")
+            else "choose a board with more SRAM or a smaller model"
+        )
         if adapt == "auto" and layers == 1:
-            hint = "even last:1 does not fit: choose a board with more SRAM, a smaller model, or adapt='none' for inference only"
+            hint = "even last:1 does not fit: choose a board with more SRAM, or adapt='none' for inference only"
         raise BoardError(
             f"{program.info.name} needs {report.sram_bytes} bytes of SRAM with {layers} adapted layers at rank "
             f"{program.adaptation.rank}, {over} more than the {board.sram_bytes} of {board.identity}; {hint}"
@@ -147,13 +151,19 @@ def _check_fits(program: Program, adapt: str) -> None:
     over = report.flash_bytes - board.flash_bytes
     if over > 0:
         raise BoardError(
-            f"{program.info.name} needs about {report.flash_bytes} bytes of flash, {over} more than the {board.flash_bytes} of "
-            f"{board.identity}; choose a board with more flash or a smaller model"
+            f"{program.info.name} needs about {report.flash_bytes} bytes of flash, {over} more than the "
+            f"{board.flash_bytes} of {board.identity}; choose a board with more flash or a smaller model"
         )
 
 
 def _program(
-    graph: Graph, board: Board, split: Split, adaptation: Adaptation, backward: list[BackwardOp], numerics: str, seed: int
+    graph: Graph,
+    board: Board,
+    split: Split,
+    adaptation: Adaptation,
+    backward: list[BackwardOp],
+    numerics: str,
+    seed: int,
 ) -> Program:
     plan = memory.plan(graph, split, backward, adaptation)
     info = _info(graph, board, split, adaptation, numerics, 0)
@@ -182,7 +192,10 @@ def _store_memory(info: ModelInfo) -> list[MemorySymbol]:
     if not info.store_capacity:
         return []
     store, order = memory.align(info.store_capacity * info.record_bytes), memory.align(2 * info.store_capacity)
-    return [MemorySymbol("lmcu_store", "uint8_t", store, store), MemorySymbol("lmcu_order", "uint16_t", order // 2, order)]
+    return [
+        MemorySymbol("lmcu_store", "uint8_t", store, store),
+        MemorySymbol("lmcu_order", "uint16_t", order // 2, order),
+    ]
 
 
 def _store_capacity(board: Board, info: ModelInfo, used: int) -> int:

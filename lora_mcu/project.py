@@ -44,7 +44,9 @@ def load_project(folder: str | Path) -> Project:
         info = ModelInfo.from_json(json.dumps(record["info"]))
         return Project(folder, info, record["report"])
     except OSError as error:
-        raise ProjectError(f"{folder} is not a compiled project (no {RECORD}): run `lora-mcu compile MODEL -o {folder}`") from error
+        raise ProjectError(
+            f"{folder} is not a compiled project (no {RECORD}): run `lora-mcu compile MODEL -o {folder}`"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProjectError(f"{folder / RECORD} is damaged: compile the model again with --force") from error
 
@@ -55,7 +57,9 @@ def write_project(folder: Path, files: dict[str, bytes], force: bool) -> Path:
         if not force:
             raise ProjectError(f"{folder} exists; choose another folder or replace the project with --force")
         if not (folder / RECORD).is_file():
-            raise ProjectError(f"{folder} exists and is not a project of lora_mcu; it is not replaced, choose another folder")
+            raise ProjectError(
+                f"{folder} exists and is not a project of lora_mcu; it is not replaced, choose another folder"
+            )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -85,7 +85,8 @@ class Report:
         sram = {symbol.name: symbol.nbytes for symbol in program.memory} | runtime_memory(program.board)
         info, plan = program.info, program.plan
         return cls(
-            model=info.name, board=info.board, numerics=info.numerics, adapt=[x.name for x in info.layers], rank=info.rank,
+            model=info.name, board=info.board, numerics=info.numerics,
+            adapt=[x.name for x in info.layers], rank=info.rank,
             parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
             code_estimate=_CODE_BASE + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
             flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,

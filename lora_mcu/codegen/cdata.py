@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,6 @@ def _layout(fields: Fields, pointer_bytes: int) -> tuple[int, int]:
     return offset, largest
 
 
-def c_float(value: float) -> str:
+def c_float(value: float | np.floating[Any]) -> str:
     """A float32 as an exact C literal."""
     return f"{float(np.float32(value)).hex()}f"

@@ -75,7 +75,11 @@ class Context:
 
 
 def _at(buffer: Buffer, ctype: str) -> str:
-    return f"({ctype} *)(void *)(lmcu_arena + {buffer.offset})" if ctype != "void" else f"(void *)(lmcu_arena + {buffer.offset})"
+    return (
+        f"({ctype} *)(void *)(lmcu_arena + {buffer.offset})"
+        if ctype != "void"
+        else f"(void *)(lmcu_arena + {buffer.offset})"
+    )
 
 
 Emitter = Callable[[Any, Context], Emitted]
@@ -131,8 +135,8 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     gamma = np.float32(ctx.adaptation.gamma)
     c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
-    values = (f"{_ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)}, {c_float(gamma)}, {c_float(input_scale)}, "
-              f"{prefix}_c")  # fmt: skip
+    layout = _ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
+    values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"
     constants = [array(f"{prefix}_c", c),
                  struct(f"{prefix}_lora", "lmcu_lora_t", "iiiiip", values, ctx.pointer_bytes)]  # fmt: skip
     return constants, f"&{prefix}_lora"
@@ -193,7 +197,9 @@ def _conv_values(op: Conv2D | Depthwise, ctx: Context, prefix: str) -> tuple[lis
     if ctx.backward_step >= 0:
         scale_name = f"{prefix}_s"
         constants.append(array(scale_name, weight_scales(graph, op.weights, channels)))
-    sizes = _ints(*x.shape[1:], *y.shape[1:], *win.kernel, *win.stride, *win.dilation, win.pad_top, win.pad_left, x.z, y.z)
+    sizes = _ints(
+        *x.shape[1:], *y.shape[1:], *win.kernel, *win.stride, *win.dilation, win.pad_top, win.pad_left, x.z, y.z
+    )
     bias = f"{prefix}_b" if op.bias is not None else "NULL"
     values = (f"{sizes}, {clamp_values(op, graph)}, {{{prefix}_multiplier, {prefix}_shift}}, {prefix}_w, {bias}, "
               f"{scale_name}")  # fmt: skip
@@ -213,7 +219,9 @@ def _conv(op: Conv2D, ctx: Context) -> Emitted:
 def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, values = _conv_values(op, ctx, prefix)
-    constants.append(struct(prefix, "lmcu_depthwise_t", [CONV, "i"], f"{{{values}}}, {op.multiplier}", ctx.pointer_bytes))
+    constants.append(
+        struct(prefix, "lmcu_depthwise_t", [CONV, "i"], f"{{{values}}}, {op.multiplier}", ctx.pointer_bytes)
+    )
     x, y = ctx.x(op.inputs[0]), ctx.x(op.output)
     out = Emitted(constants, f"lmcu_depthwise_forward(&{prefix}, {x}, {y})")
     if ctx.backward_step >= 0:
@@ -294,13 +302,17 @@ def _softmax(op: Softmax, ctx: Context) -> Emitted:
 @_emits(Quantize)
 def _quantize(op: Quantize, ctx: Context) -> Emitted:
     y = ctx.graph.tensors[op.output]
-    return _simple(op, ctx, "quantize", "iii", f"{y.elements}, {c_float(y.s)}, {y.z}", ("float", "int8_t"), ctype="lmcu_affine_t")
+    return _simple(
+        op, ctx, "quantize", "iii", f"{y.elements}, {c_float(y.s)}, {y.z}", ("float", "int8_t"), ctype="lmcu_affine_t"
+    )
 
 
 @_emits(Dequantize)
 def _dequantize(op: Dequantize, ctx: Context) -> Emitted:
     x = ctx.graph.tensors[op.inputs[0]]
-    return _simple(op, ctx, "dequantize", "iii", f"{x.elements}, {c_float(x.s)}, {x.z}", ("int8_t", "float"), ctype="lmcu_affine_t")
+    return _simple(
+        op, ctx, "dequantize", "iii", f"{x.elements}, {c_float(x.s)}, {x.z}", ("int8_t", "float"), ctype="lmcu_affine_t"
+    )
 
 
 @_emits(Requantize)

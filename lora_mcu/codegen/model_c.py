@@ -63,7 +63,9 @@ def generate(
         backward_calls[j] = emitted.backward
     for constant in _identity(info, adaptation, initial_a, pointer_bytes):
         constants[constant.name] = constant
-    return Generated(list(constants.values()), calls["forward"], calls["tail"], _with_zeroes(backward, backward_calls, plan, loss_at))
+    return Generated(
+        list(constants.values()), calls["forward"], calls["tail"], _with_zeroes(backward, backward_calls, plan, loss_at)
+    )
 
 
 def _with_zeroes(backward: list[BackwardOp], calls: dict[int, str], plan: MemoryPlan, loss_at: int) -> list[str]:
@@ -181,5 +183,3 @@ def render(
         model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,
     )  # fmt: skip
     return text.encode()
-
-

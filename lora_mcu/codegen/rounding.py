@@ -2,8 +2,8 @@
 """Integer requantization of dense layers, proved equal to the oracle's double arithmetic at every threshold.
 
 The oracle (LiteRT's reference FULLY_CONNECTED) rounds half away from zero the double product acc * m, with
-m = double(s_x) * double(s_w) / double(s_y). The device computes sign(acc) * floor((|acc| * M + 2^(s-1)) / 2^s). Both are odd
-and monotone, so they agree everywhere when they agree at the at most 255 accumulators where the output steps.
+m = double(s_x) * double(s_w) / double(s_y). The device computes sign(acc) * floor((|acc| * M + 2^(s-1)) / 2^s). Both
+are odd and monotone, so they agree everywhere when they agree at the at most 255 accumulators where the output steps.
 """
 
 from __future__ import annotations

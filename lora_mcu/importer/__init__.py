@@ -64,11 +64,11 @@ def _check_tensors(raw: RawModel, live: list[RawOp]) -> None:
             tensor = raw.tensors[i]
             if -1 in tensor.shape:
                 raise ModelError(
-                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} has the dynamic shape {list(tensor.shape)}; convert "
-                    "with fixed shapes (a concrete function with input shape [1, ...])"
+                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} has dynamic shape {list(tensor.shape)}; "
+                    "convert with fixed shapes (a concrete function with input shape [1, ...])"
                 )
             if tensor.dtype not in DTYPE_BYTES or tensor.dtype == "int16":
                 raise ModelError(
-                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} is {tensor.dtype}; only full int8 models are "
-                    "served: convert with supported_ops = [TFLITE_BUILTINS_INT8]"
+                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} is {tensor.dtype}; only full int8 models "
+                    "are served: convert with supported_ops = [TFLITE_BUILTINS_INT8]"
                 )

@@ -55,7 +55,9 @@ def read(content: bytes) -> RawModel:
     except ModelError:
         raise
     except Exception as error:  # flatbuffers signals broken offsets by whatever struct or NumPy raise
-        raise ModelError(f"the .tflite file is truncated or damaged ({type(error).__name__}); convert it again") from error
+        raise ModelError(
+            f"the .tflite file is truncated or damaged ({type(error).__name__}); convert it again"
+        ) from error
 
 
 def _read(content: bytes) -> RawModel:
@@ -143,7 +145,9 @@ def _quantization(raw: Any, tensor: Tensor, index: int) -> None:
     if len(tensor.scale) > 1:
         fits = 0 <= tensor.axis < len(tensor.shape) and tensor.shape[tensor.axis] == len(tensor.scale)
         if not fits:
-            raise ModelError(f"{where} has {len(tensor.scale)} scales along dimension {tensor.axis} of {list(tensor.shape)}")
+            raise ModelError(
+                f"{where} has {len(tensor.scale)} scales along dimension {tensor.axis} of {list(tensor.shape)}"
+            )
 
 
 _NUMPY = {"int8": np.int8, "uint8": np.uint8, "int32": np.int32, "int64": np.int64, "float32": np.float32}

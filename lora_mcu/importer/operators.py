@@ -48,7 +48,7 @@ def convert(raw: RawModel, op: RawOp) -> Op:
 
 
 def check_kinds(raw: RawModel, live: list[RawOp]) -> None:
-    """Raise ModelError for a float model, else naming the first operator that has no entry, and the other such kinds."""
+    """Raise ModelError for a float model, else naming the first operator that has no entry, and the other kinds."""
     for op in live:
         if op.kind in ENTRIES:
             _refuse_float(raw, op)
@@ -65,9 +65,9 @@ def _refuse_float(raw: RawModel, op: RawOp) -> None:
     floats = [raw.tensors[i].name for i in (*op.inputs, *op.outputs) if i >= 0 and raw.tensors[i].dtype == "float32"]
     if floats:
         raise ModelError(
-            f"operator {op.index} {op.kind}: tensor {floats[0]!r} is float32; this is a float or dynamic-range model: quantize "
-            "it fully (converter.optimizations = [tf.lite.Optimize.DEFAULT]; converter.representative_dataset = samples; "
-            "converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8])"
+            f"operator {op.index} {op.kind}: tensor {floats[0]!r} is float32; this is a float or dynamic-range model: "
+            "quantize it fully (converter.optimizations = [tf.lite.Optimize.DEFAULT]; converter.representative_dataset "
+            "= samples; converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8])"
         )
 
 

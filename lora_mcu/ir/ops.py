@@ -28,11 +28,13 @@ class Activation(enum.Enum):
 
     @property
     def low(self) -> float | None:
-        return self.value[0]
+        low: float | None = self.value[0]
+        return low
 
     @property
     def high(self) -> float | None:
-        return self.value[1]
+        high: float | None = self.value[1]
+        return high
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Op:
             self.require(
                 graph,
                 tensor.dtype == "int8" and tensor.quantized,
-                f"tensor {tensor.name!r} is {tensor.dtype}{'' if tensor.quantized else ' without quantization'}; int8 with a "
-                "scale is needed: convert the model with full-integer quantization (converter.optimizations = [DEFAULT], a "
+                f"tensor {tensor.name!r} is {tensor.dtype}{'' if tensor.quantized else ' without quantization'}; int8 "
+                "with a scale is needed: convert with full-integer quantization (optimizations = [DEFAULT], a "
                 "representative_dataset, supported_ops = [TFLITE_BUILTINS_INT8])",
             )
 
@@ -105,11 +107,19 @@ def _check_window(graph: Graph, op: Op, window: Window) -> None:
     ih, iw, _ = _image(graph, op, graph.tensors[op.inputs[0]])
     oh, ow, _ = _image(graph, op, graph.tensors[op.output])
     for size, out, kernel, stride, dilation, pad in zip(
-        (ih, iw), (oh, ow), window.kernel, window.stride, window.dilation, (window.pad_top, window.pad_left), strict=True
+        (ih, iw),
+        (oh, ow),
+        window.kernel,
+        window.stride,
+        window.dilation,
+        (window.pad_top, window.pad_left),
+        strict=True,
     ):
         op.require(graph, min(kernel, stride, dilation) >= 1, "kernel, stride and dilation must be at least 1")
         last = (out - 1) * stride - pad
-        op.require(graph, pad <= (kernel - 1) * dilation and last < size, "its output is larger than its window reaches")
+        op.require(
+            graph, pad <= (kernel - 1) * dilation and last < size, "its output is larger than its window reaches"
+        )
 
 
 @dataclass
@@ -137,7 +147,7 @@ class _Weighted(Op):
                      f"weights {weights.name!r} have {len(weights.scale)} scales for {channels} outputs")  # fmt: skip
         if len(weights.scale) > 1:
             self.require(graph, weights.axis == axis,
-                         f"weights {weights.name!r} are quantized along dimension {weights.axis}, not {axis}")  # fmt: skip
+                         f"weights {weights.name!r} have scales along axis {weights.axis}, not {axis}")  # fmt: skip
         if self.bias is not None:
             bias = graph.tensors[self.bias]
             self.require(graph, bias.dtype == "int32" and bias.data is not None and bias.data.size == channels,
@@ -157,7 +167,7 @@ class Conv2D(_Weighted):
         self.require(graph, len(w.shape) == 4 and w.shape[0] == y.shape[3] and w.shape[1:3] == self.window.kernel,
                      f"weights {w.name!r} have shape {list(w.shape)}")  # fmt: skip
         self.require(graph, w.shape[3] == x.shape[3],
-                     f"{w.shape[3]} of {x.shape[3]} input channels a filter: grouped convolution is not supported")  # fmt: skip
+                     f"{w.shape[3]} of {x.shape[3]} channels a filter: groups are not supported")  # fmt: skip
         self._check_weights(graph, w.shape[0], 0)
         self.require(graph, not w.zero_point.any(), f"weights {w.name!r} have a zero point that is not 0")
 

@@ -69,13 +69,17 @@ def choices(graph: Graph, live: list[object], adapt: str) -> list[list[str]]:
     if match := re.fullmatch(r"last:(\d+)", adapt):
         count = int(match[1])
         if not 1 <= count <= len(names):
-            raise ModelError(f"adapt {adapt!r}: the model has {len(names)} adaptable layers; use last:1 to last:{len(names)}")
+            raise ModelError(
+                f"adapt {adapt!r}: the model has {len(names)} adaptable layers; use last:1 to last:{len(names)}"
+            )
         return [names[-count:]]
     wanted = [part.strip() for part in adapt.split(",")]
     for name in wanted:
         if name not in names:
             near = difflib.get_close_matches(name, names, 3, 0.4) or names
-            raise ModelError(f"adapt: no layer {name!r}; near: {', '.join(near[:5])} (`lora-mcu inspect` lists them all)")
+            raise ModelError(
+                f"adapt: no layer {name!r}; near: {', '.join(near[:5])} (`lora-mcu inspect` lists them all)"
+            )
     return [[name for name in names if name in wanted]]
 
 

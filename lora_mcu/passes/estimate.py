@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a layer costs before anything runs: multiply-accumulates, and instructions by coefficients measured on Cortex-M4.
+"""What a layer costs before anything runs: multiply-accumulates, and instructions by measured coefficients.
 
 `benchmarks/run.py` counts the real instructions; the coefficients below come from its table.
 """
@@ -59,8 +59,8 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
         weights = graph.tensors[op.weights].nbytes if isinstance(op, Conv2D | Dense | Depthwise) else 0
         out.append(
-            LayerCost(op.index, op.KIND, names.get(op.index, y.name), y.shape, layer is not None, macs + project + expand,
-                      down + factors, round(forward), round(back), weights)
+            LayerCost(op.index, op.KIND, names.get(op.index, y.name), y.shape, layer is not None,
+                      macs + project + expand, down + factors, round(forward), round(back), weights)
         )  # fmt: skip
     return out
 

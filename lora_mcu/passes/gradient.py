@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reverse-mode differentiation at compile time: backward operators only from the loss down to the first adapted layer."""
+"""Reverse-mode differentiation at compile time: only from the loss down to the first adapted layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_mcu.passes.tail import Split
 
 @dataclass(frozen=True)
 class BackwardOp:
-    """The backward pass of ``op``; ``into`` are the inputs that receive a gradient (none at the first adapted layer)."""
+    """The backward pass of ``op``; ``into`` are the inputs that receive a gradient (none: first adapted layer)."""
 
     op: Op
     into: tuple[int, ...]
@@ -33,7 +33,9 @@ def differentiate(graph: Graph, split: Split, adaptation: Adaptation) -> list[Ba
         into = tuple(i for i in op.data_inputs() if i in carries)
         if into and not op.DIFFERENTIABLE:
             name = graph.tensors[op.output].name
-            raise ModelError(f"operator {op.index} {op.KIND} (output {name!r}) passes no gradient; adapt only layers behind it")
+            raise ModelError(
+                f"operator {op.index} {op.KIND} (output {name!r}) passes no gradient; adapt only layers behind it"
+            )
         reached.update(into)
         if not isinstance(op, Reshape):
             backward.append(BackwardOp(op, into))

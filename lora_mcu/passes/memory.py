@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -50,7 +49,10 @@ class MemoryPlan:
     @property
     def lower_bound(self) -> int:
         """Largest number of bytes that are in use in one step: no plan can be smaller."""
-        return max((sum(b.nbytes for b in self.buffers if b.start <= t <= b.end) for t in range(-1, len(self.steps))), default=0)
+        return max(
+            (sum(b.nbytes for b in self.buffers if b.start <= t <= b.end) for t in range(-1, len(self.steps))),
+            default=0,
+        )
 
 
 def align(nbytes: int) -> int:
@@ -62,15 +64,16 @@ def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
     if not isinstance(op, Conv2D | Dense):
         return 0
     m, k = _matrix(op, graph)
-    return align4(2 * k) + (4 * adaptation.rank * (k + m) if adaptation.of(op) else 0)
+    expanded = isinstance(op, Conv2D) and adaptation.of(op) is not None
+    return align4(2 * k) + (4 * adaptation.rank * (k + m) if expanded else 0)
 
 
-def backward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
+def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation) -> int:
     """Bytes of scratch of a backward kernel, as lmcu_ops.h states them."""
-    if not isinstance(op, Conv2D | Dense):
+    if not isinstance(b.op, Conv2D | Dense):
         return 0
-    m, k = _matrix(op, graph)
-    return forward_scratch(op, graph, adaptation) + 4 * (k + m)
+    _, k = _matrix(b.op, graph)
+    return forward_scratch(b.op, graph, adaptation) + (4 * k if b.into else 0)
 
 
 def align4(nbytes: int) -> int:
@@ -156,7 +159,7 @@ def _scratch(
     memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int
 ) -> None:
     sizes = [forward_scratch(op, graph, adaptation) for op in (*split.forward, *split.tail)] + [0]
-    sizes += [backward_scratch(b.op, graph, adaptation) for b in backward]
+    sizes += [backward_scratch(b, graph, adaptation) for b in backward]
     for step, nbytes in enumerate(sizes):
         if nbytes:
             memory.scratch[step] = Buffer(memory.steps[step], "scratch", align(nbytes), step, step)
@@ -173,19 +176,19 @@ def _place(memory: MemoryPlan) -> None:
         lambda b: (-b.nbytes * (b.end - b.start + 1), b.start),
         lambda b: (b.start, -b.nbytes),
     ]
-    best: tuple[int, list[int]] | None = None
-    for attempt in itertools.count():
+    best, offsets = sum(b.nbytes for b in memory.buffers) + 1, [0] * len(memory.buffers)
+    for attempt in range(_TRIES):
         if attempt < len(orders):
             order = sorted(memory.buffers, key=orders[attempt])
         else:
             order = sorted(memory.buffers, key=lambda b: -b.nbytes * rng.uniform(0.5, 1.5))
         total = _greedy(order)
-        if best is None or total < best[0]:
-            best = total, [b.offset for b in memory.buffers]
-        if best[0] == bound or attempt >= _TRIES:
+        if total < best:
+            best, offsets = total, [b.offset for b in memory.buffers]
+        if best == bound:
             break
-    memory.arena_bytes = best[0]
-    for buffer, offset in zip(memory.buffers, best[1], strict=True):
+    memory.arena_bytes = best
+    for buffer, offset in zip(memory.buffers, offsets, strict=True):
         buffer.offset = offset
 
 

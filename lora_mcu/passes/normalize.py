@@ -18,5 +18,3 @@ def _simplify(graph: Graph, op: Op) -> Op:
     unpadded = isinstance(op, Pad) and not any((*op.before, *op.after))
     same = isinstance(op, Requantize) and x.dtype == y.dtype and x.same_quantization(y)
     return Reshape(op.index, op.inputs[:1], op.outputs) if unpadded or same else op
-
-

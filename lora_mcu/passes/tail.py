@@ -45,11 +45,12 @@ def split(graph: Graph, loss: str = "auto") -> Split:
 
 
 def _walk_back(graph: Graph) -> tuple[int, list[Op], bool]:
-    current, tail, softmax = graph.output, [], False
-    while True:
-        op = graph.producer(current)
+    current, softmax = graph.output, False
+    tail: list[Op] = []
+    while (op := graph.producer(current)) is not None:
         strip = isinstance(op, Dequantize | Requantize | Reshape) or (isinstance(op, Softmax) and not softmax)
-        if op is None or not strip or sum(current in other.inputs for other in graph.ops) > len(tail[:1]):
+        used_elsewhere = any(current in other.inputs for other in graph.ops if other not in tail)
+        if not strip or used_elsewhere:
             break
         softmax = softmax or isinstance(op, Softmax)
         tail.insert(0, op)

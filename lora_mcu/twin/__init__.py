@@ -43,8 +43,8 @@ class _Stats(ctypes.Structure):
 class Twin(Learner):
     """A Learner that runs the project's own C in this process: same bytes as the device, no emulator.
 
-    It keeps the board's memory plan, store capacity and limits. Each instance has its own copy of the library, so several
-    may be used at once; one instance belongs to one thread.
+    It keeps the board's memory plan, store capacity and limits. Each instance has its own copy of the library, so
+    several may be used at once; one instance belongs to one thread.
     """
 
     def __init__(self, library: Path, info: ModelInfo) -> None:
@@ -66,7 +66,7 @@ class Twin(Learner):
         return self._info
 
     def gradients(self, x: ArrayLike, label: ArrayLike) -> dict[str, NDArray[np.float32]]:
-        """Gradients of one sample, not divided by a batch: ``<layer>.lora_A`` float32 [r, K], ``<layer>.lora_B`` [M, r].
+        """Gradients of one sample as float32: ``<layer>.lora_A`` [r, K], ``<layer>.lora_B`` [M, r].
 
         K counts (kh, kw, C). Changes no training state. ``x`` has a sample's shape, ``label`` is one label.
         """

@@ -55,5 +55,7 @@ def _call(command: list[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolError(f"{command[0]} could not be run: {error}") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
+        lines = (
+            [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
+        )
         raise ToolError(f"{command[0]} failed to build the twin: {lines[0]}")
