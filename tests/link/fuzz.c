@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Throws hostile frames at the protocol: fuzz SEED FRAMES. Sanitizers and the invariants below end it with an error; at the
+ * end it prints, for every message, how often it was answered OK and how often refused. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol.h"
+
+void fake_boot(void);
+void fake_feed(const uint8_t *bytes, uint32_t count);
+void fake_poll(uint32_t turns);
+uint32_t fake_take(uint8_t *buffer, uint32_t capacity);
+
+static const uint8_t types[] = {
+#define LMCU_X(name, number, text) number,
+    LMCU_MESSAGE_TABLE(LMCU_X)
+#undef LMCU_X
+};
+static const char *const names[256] = {
+#define LMCU_X(name, number, text) [number] = #name,
+    LMCU_MESSAGE_TABLE(LMCU_X)
+#undef LMCU_X
+};
+enum { TYPES = sizeof types, LINE = 8192 };
+
+static uint32_t state, answered_ok[128], refused[128], damaged;
+
+static uint32_t below(uint32_t n)
+{
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^= state << 5;
+    return state % n;
+}
+
+static void require(int condition, const char *what)
+{
+    if (!condition) {
+        printf("broken: %s\n", what);
+        exit(1);
+    }
+}
+
+static void put_u32(uint8_t *to, uint32_t value)
+{
+    for (int i = 0; i < 4; ++i) {
+        to[i] = (uint8_t)(value >> (8 * i));
+    }
+}
+
+/* Fields that mean something, so that more than the length checks are reached. */
+static uint32_t sensible(uint32_t type, uint8_t *p)
+{
+    static const float lr = 0.01f;
+    const uint32_t bytes = 2 * lmcu_model.param_count;
+    const uint32_t label = lmcu_model.loss == LMCU_LOSS_MSE ? 0 : 4;
+    memset(p, 0, 256);
+    switch (type) {
+    case LMCU_MSG_HELLO:
+        put_u32(p, below(3));
+        return 4;
+    case LMCU_MSG_CONFIGURE:
+        memcpy(p, &lr, 4);
+        memcpy(p + 4, &lr, 4);
+        put_u32(p + 20, 1 + below(4));
+        return 32;
+    case LMCU_MSG_SAMPLE_DATA:
+    case LMCU_MSG_TARGET_DATA:
+        put_u32(p, below(3) ? 0 : below(6));
+        return 4 + (type == LMCU_MSG_TARGET_DATA ? 4 * lmcu_model.logit_count : 1 + below(2 * lmcu_model.input_bytes));
+    case LMCU_MSG_TRAIN:
+    case LMCU_MSG_EVALUATE:
+    case LMCU_MSG_STORE:
+        put_u32(p, below(lmcu_model.logit_count + 1));
+        return label + (below(3) ? lmcu_model.input_bytes : 0);
+    case LMCU_MSG_INFER:
+        return below(3) ? lmcu_model.input_bytes : 0;
+    case LMCU_MSG_INFO:
+        put_u32(p, below(700));
+        return 4;
+    case LMCU_MSG_RUN_EPOCHS:
+        put_u32(p, below(3));
+        return 4;
+    case LMCU_MSG_OUTPUT_READ:
+    case LMCU_MSG_ADAPTER_READ:
+        put_u32(p, below(8));
+        p[4] = (uint8_t)below(32);
+        return 6;
+    case LMCU_MSG_ADAPTER_BEGIN:
+        memcpy(p, lmcu_model.model_sha256, 32);
+        memcpy(p + 32, lmcu_model.layout_sha256, 32);
+        put_u32(p + 64, bytes - (below(4) == 0));
+        return 68;
+    case LMCU_MSG_ADAPTER_DATA:
+        memset(p + 4, 0, bytes);
+        return 4 + bytes;
+    case LMCU_MSG_ADAPTER_COMMIT:
+        memset(p, 0, bytes);
+        put_u32(p, lmcu_crc32(0, p, bytes) ^ (below(4) == 0));
+        return 4;
+    default:
+        return 0;
+    }
+}
+
+static uint32_t hostile(uint8_t *p)
+{
+    const uint32_t count = below(3) ? below(80) : below(LMCU_MAX_PAYLOAD + 1);
+    for (uint32_t i = 0; i < count; ++i) {
+        p[i] = below(4) ? (uint8_t)below(256) : (below(2) ? 0xFF : 0);
+    }
+    return count;
+}
+
+static uint32_t pick_type(void)
+{
+    if (lmcu_context.transfer_open && below(3)) { /* three messages in a row are rare by chance */
+        return below(2) ? LMCU_MSG_ADAPTER_DATA : LMCU_MSG_ADAPTER_COMMIT;
+    }
+    return below(20) ? types[below(TYPES)] : below(256);
+}
+
+/* One frame as it goes over the line. */
+static uint32_t make_line(uint8_t *line)
+{
+    uint8_t frame[LMCU_FRAME_BYTES];
+    const uint16_t expected = lmcu_link.state.expected;
+    const uint32_t type = pick_type();
+    const uint16_t sequence = (uint16_t)(below(8) ? expected : below(2) ? expected - 1u : below(65536));
+    frame[0] = (uint8_t)(below(50) ? LMCU_PROTOCOL_VERSION : below(256));
+    frame[1] = (uint8_t)type;
+    frame[2] = (uint8_t)sequence;
+    frame[3] = (uint8_t)(sequence >> 8);
+    uint8_t *payload = frame + LMCU_FRAME_HEADER;
+    const uint32_t count = below(3) ? sensible(type, payload) : hostile(payload);
+    lmcu_frame_send(frame, lmcu_frame_seal(frame, LMCU_FRAME_HEADER + count));
+    return fake_take(line, LINE);
+}
+
+static uint32_t damage(uint8_t *line, uint32_t count)
+{
+    damaged++;
+    switch (below(5)) {
+    case 0:
+        line[below(count)] ^= (uint8_t)(1u << below(8));
+        return count;
+    case 1:
+        return below(count); /* cut short: the next frame grows onto it */
+    case 2:
+        line[below(count)] = 0;
+        return count;
+    case 3:
+        memmove(line + count, line, count);
+        return 2 * count;
+    default:
+        for (uint32_t i = 0; i < count; ++i) {
+            line[i] = (uint8_t)(below(3) ? line[i] : below(256));
+        }
+        return count;
+    }
+}
+
+static void read_answers(void)
+{
+    static lmcu_decoder_t decoder;
+    static uint8_t line[1 << 16];
+    const uint32_t count = fake_take(line, sizeof line);
+    for (uint32_t i = 0; i < count; ++i) {
+        const int pushed = lmcu_decoder_push(&decoder, line[i]);
+        require(pushed != LMCU_PUSH_BAD, "the device sent a bad frame");
+        if (pushed == LMCU_PUSH_FRAME) {
+            const uint32_t type = decoder.bytes[1] & 127u;
+            require(decoder.bytes[1] & LMCU_RESPONSE, "an answer without the response bit");
+            require(decoder.count >= LMCU_FRAME_HEADER + 1 + LMCU_FRAME_CRC, "an answer without a status");
+            *(decoder.bytes[LMCU_FRAME_HEADER] == LMCU_OK ? &answered_ok[type] : &refused[type]) += 1;
+        }
+    }
+}
+
+static void check_invariants(void)
+{
+    const lmcu_link_state_t *link = &lmcu_link.state;
+    for (uint32_t i = 0; i < lmcu_model.param_count; ++i) {
+        require((lmcu_model.factors[i] & 0x7C00u) != 0x7C00u, "a factor is not finite");
+    }
+    require(lmcu_context.stored <= lmcu_model.store_capacity, "more stored than fits");
+    require(lmcu_context.settings.batch_size >= 1 && lmcu_context.settings.lr > 0, "settings out of range");
+    require(link->staged <= lmcu_model.input_bytes, "more staged than the input holds");
+    require(link->target_staged <= 4 * lmcu_model.logit_count, "more staged than the target holds");
+    require(link->tx_count <= LMCU_FRAME_BYTES, "an answer longer than its buffer");
+}
+
+int main(int argc, char **argv)
+{
+    static uint8_t line[2 * LINE];
+    state = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) * 2654435761u | 1u : 1u;
+    const uint32_t frames = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000;
+    fake_boot();
+    for (uint32_t i = 0; i < frames; ++i) {
+        uint32_t count = make_line(line);
+        if (below(3) == 0) {
+            count = damage(line, count);
+        }
+        fake_feed(line, count);
+        fake_poll(1 + count / 64 + below(3));
+        read_answers();
+        check_invariants();
+    }
+    printf("frames %u damaged %u\n", frames, damaged);
+    for (uint32_t i = 0; i < TYPES; ++i) {
+        printf("%s %u %u\n", names[types[i]], answered_ok[types[i]], refused[types[i]]);
+    }
+    return 0;
+}
