@@ -122,7 +122,7 @@ class _Table:
     def __init__(self, file: str, where: str, raw: Any) -> None:
         self._file, self._where = file, where
         if not isinstance(raw, dict):
-            raise BoardError(f"{file}: {where or 'file'} must be a table")
+            raise BoardError(f"{file}: {where.rstrip('.') or 'file'} must be a table")
         self._raw = dict(raw)
 
     def fail(self, key: str, allowed: str) -> BoardError:

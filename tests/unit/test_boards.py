@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards as data: what is there, and what a wrong file is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lora_mcu import boards, resources
+from lora_mcu.errors import BoardError
+
+GOOD = (resources.path("boards") / "netduinoplus2.toml").read_text(encoding="utf-8")
+
+
+def test_names() -> None:
+    assert boards.names() == sorted(boards.names())
+    assert {"native", "netduinoplus2"} <= set(boards.names())
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_every_board_loads_and_names_itself(name: str) -> None:
+    board = boards.load(name)
+    assert board.identity == name
+    assert board.sram_bytes % 8 == 0
+    assert board.emulators
+
+
+def test_netduinoplus2_is_the_part_that_it_says() -> None:
+    board = boards.load("netduinoplus2")
+    sram = board.region("sram")
+    assert (sram.origin, sram.size, board.sram_bytes) == (0x20000000, 131072, 131072)
+    assert board.flash_bytes == 1024 * 1024 - 2 * 128 * 1024
+    assert board.clock_hz == 168_000_000
+    assert board.pointer_bytes == 4
+    assert [region.name for region in board.memory if not region.use] == ["ccm"]
+    assert board.port_symbols == ("lmcu_port_state", "lmcu_rx_ring", "lmcu_stack")
+
+
+def test_native_is_64_megabytes_without_a_stack_of_its_own() -> None:
+    board = boards.load("native")
+    assert board.sram_bytes == 64 * 1024 * 1024
+    assert board.pointer_bytes == 8
+    assert board.port_symbols == ("lmcu_port_state", "lmcu_rx_ring")
+
+
+def test_unknown_board_names_near_ones() -> None:
+    with pytest.raises(BoardError, match=r"^unknown board 'netduino2plus'; did you mean netduinoplus2\?$"):
+        boards.load("netduino2plus")
+    with pytest.raises(BoardError, match=r"^unknown board 'zzz'; known boards: native, netduinoplus2"):
+        boards.load("zzz")
+    with pytest.raises(BoardError, match="unknown board"):
+        boards.load("../boards/native")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('family = "stm32f4"', 'family = "avr"', "family must be one of native, stm32f4, found 'avr'"),
+        ('core = "cortex-m4f"\n', "", "core must be one of cortex-m4f, host, but it is missing"),
+        ('features = ["dsp", "fpu"]', 'features = ["simd"]', "features must be a list of dsp, fpu, mve, found ['simd']"),
+        ("pointer_bytes = 4", "pointer_bytes = true", "pointer_bytes must be an integer from 4 to 8, found True"),
+        ("baud = 115_200", "baud = 50", "serial.baud must be an integer from 1200 to 4000000, found 50"),
+        ('tx = "PB6"', 'tx = "B6"', "serial.tx must be a pin like \"PB6\", found 'B6'"),
+        ('"USART1"\n', '"UART9"\n', "serial.peripheral must be one of USART1, USART2, USART3, USART6, found 'UART9'"),
+        ("use = false", "use = 1", "memory[1].use must be true or false, found 1"),
+        ("size = 0x2_0000\n", 'size = "1K"\n', "memory[0].size must be an integer from 8 to 2147483648, found '1K'"),
+        ('kind = "ccm"', 'kind = "rom"', "memory[1].kind must be one of sram, flash, ccm, found 'rom'"),
+        ('kind = "ccm"\norigin = 0x1000_0000\nsize = 0x1_0000\nuse = false',
+         'kind = "sram"\norigin = 0x1000_0000\nsize = 0x1_0000\nuse = true',
+         "memory must be a list with exactly one region of kind sram and use = true"),
+        ("[clock]\n", "[clock]\nspeed = 1\n", "clock.speed is not known; allowed are hz, crystal_hz"),
+        ('mcu = "', 'colour = "red"\nmcu = "', "colour is not known; allowed are identity, description"),
+        ("origin = 0x080C_0000", "origin = 0x080A_0000", "adapter_region.origin must be 2 erase areas before the end"),
+        ("[serial]", "[[serial]]", "serial must be a table"),
+        ("[clock]", "[clock", "not TOML"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_told_key_and_choices(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(BoardError) as refused:
+        boards.parse(GOOD.replace(old, new, 1), "boards/mine.toml")
+    assert str(refused.value).startswith(f"boards/mine.toml: {message}")
+    assert "\n" not in str(refused.value)
+
+
+def test_loading_boards_is_cheap() -> None:
+    script = (
+        "import sys, lora_mcu.boards as b; b.load('native')\n"
+        "print([name for name in ('numpy', 'pydantic') if name in sys.modules])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
