@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,7 @@ class Program:
     info: ModelInfo
     memory: list[MemorySymbol]
     seed: int
+    note: str = ""
 
     @cached_property
     def _generated(self) -> model_c.Generated:
@@ -115,6 +116,7 @@ def compile(
     graph = normalize.normalize(load(model))
     split = tail.split(graph, loss)
     tried: Program | None = None
+    rejected = 0  # bytes of the smallest choice that did not fit
     for names in adapters.choices(graph, list(split.forward), adapt):
         adaptation = adapters.layout(graph, names, rank, 2.0 * rank if alpha is None else alpha, rslora)
         try:
@@ -126,10 +128,27 @@ def compile(
         tried = _program(graph, target, split, adaptation, backward, numerics, seed)
         if tried.report().sram_bytes <= target.sram_bytes:
             break
+        rejected = tried.report().sram_bytes
     if tried is None:
         raise ModelError("no adaptable layer has a gradient path to the output; use adapt='none' for inference only")
     _check_fits(tried, adapt)
-    return tried
+    return replace(tried, note=_choice(tried, rejected)) if adapt == "auto" else tried
+
+
+def _choice(program: Program, rejected: int) -> str:
+    """Why ``auto`` chose what it chose, and what one layer more would cost."""
+    count, total = len(program.adaptation.layers), len(program.graph.adaptable())
+    if not rejected:
+        return (
+            f"auto: all {count} layers that a gradient reaches fit"
+            if count < total
+            else f"auto: all {count} layers fit"
+        )
+    limit = program.board.sram_bytes
+    return (
+        f"auto: last:{count} of {total} layers; last:{count + 1} needs {rejected} bytes of SRAM, {rejected - limit} more than "
+        f"the {limit} of {program.board.identity}"
+    )
 
 
 def _check_fits(program: Program, adapt: str) -> None:
@@ -143,7 +162,7 @@ def _check_fits(program: Program, adapt: str) -> None:
             else "choose a board with more SRAM or a smaller model"
         )
         if adapt == "auto" and layers == 1:
-            hint = "even last:1 does not fit: choose a board with more SRAM, or adapt='none' for inference only"
+            hint = "even last:1 does not fit: lower the rank, choose a board with more SRAM, or adapt='none'"
         raise BoardError(
             f"{program.info.name} needs {report.sram_bytes} bytes of SRAM with {layers} adapted layers at rank "
             f"{program.adaptation.rank}, {over} more than the {board.sram_bytes} of {board.identity}; {hint}"

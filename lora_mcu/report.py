@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from lora_mcu.program import Program
 
 # bytes of code of the runtime, protocol and port without kernels, and of each kernel, measured on Cortex-M4 at -O3
-_CODE_BASE = 24000
-_CODE_KERNEL = {"FULLY_CONNECTED": 6000, "CONV_2D": 7500, "DEPTHWISE_CONV_2D": 2500, "SOFTMAX": 1500}
-_CODE_OTHER = 800
+_CODE_BASE = 12500
+_CODE_KERNEL = {"FULLY_CONNECTED": 4500, "CONV_2D": 5500, "DEPTHWISE_CONV_2D": 2500, "SOFTMAX": 1300}
+_CODE_OTHER = 500
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Report:
     update_instructions: int
     buffers: list[dict[str, Any]] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    note: str = ""  # why these layers
 
     @property
     def sram_bytes(self) -> int:
@@ -92,5 +93,5 @@ class Report:
             flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
-            buffers=[vars(b) for b in plan.buffers], steps=plan.steps,
+            buffers=[vars(b) for b in plan.buffers], steps=plan.steps, note=program.note,
         )  # fmt: skip

@@ -27,6 +27,17 @@ def load(path: str | Path) -> Graph:
 
 def loads(content: bytes, name: str = "model") -> Graph:
     """Like :func:`load`, from the bytes of a file."""
+    try:
+        return _loads(content, name)
+    except ModelError:
+        raise
+    except Exception as error:  # flatbuffers reads lazily and signals broken offsets by whatever struct or NumPy raise
+        raise ModelError(
+            f"the .tflite file is truncated or damaged ({type(error).__name__}); convert it again"
+        ) from error
+
+
+def _loads(content: bytes, name: str) -> Graph:
     raw = read(content)
     if raw.subgraphs != 1:
         raise ModelError(f"it has {raw.subgraphs} subgraphs (control flow or streaming state); export one without them")

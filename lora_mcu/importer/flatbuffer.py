@@ -45,22 +45,11 @@ def _names(enum: type) -> dict[int, str]:
 
 
 def read(content: bytes) -> RawModel:
-    """Parse a .tflite file. Raises ModelError, in one line, on anything that is not one."""
+    """Parse a .tflite file. Raises ModelError, or whatever flatbuffers, struct and NumPy raise on broken offsets."""
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise ModelError("this is not a .tflite file (no TFL3 identifier); give the converter's output")
     if len(content) > MAX_FILE_BYTES:
         raise ModelError(f"the file has {len(content)} bytes; at most {MAX_FILE_BYTES} are read")
-    try:
-        return _read(content)
-    except ModelError:
-        raise
-    except Exception as error:  # flatbuffers signals broken offsets by whatever struct or NumPy raise
-        raise ModelError(
-            f"the .tflite file is truncated or damaged ({type(error).__name__}); convert it again"
-        ) from error
-
-
-def _read(content: bytes) -> RawModel:
     model = tflite.Model.GetRootAs(content, 0)
     if model.SubgraphsLength() < 1:
         raise ModelError("the .tflite file holds no graph")

@@ -84,7 +84,10 @@ def _refuse(raw: RawModel, op: RawOp, what: str) -> ModelError:
     return ModelError(f"operator {op.index} {op.kind} (output {raw.tensors[op.outputs[0]].name!r}): {what}")
 
 
-def _present(op: RawOp) -> list[int]:
+def _weighted(op: RawOp) -> list[int]:
+    """[x, weights] or [x, weights, bias]; a bias may be marked absent."""
+    if len(op.inputs) not in (2, 3) or min(op.inputs[:2]) < 0:
+        raise ValueError
     return [i for i in op.inputs if i >= 0]
 
 
@@ -126,7 +129,7 @@ def _conv(raw: RawModel, op: RawOp) -> Op:
     shape = raw.tensors[op.inputs[1]].shape
     dilation = (op.options.DilationHFactor(), op.options.DilationWFactor())
     window = _window(raw, op, (shape[1], shape[2]), dilation)
-    return Conv2D(op.index, _present(op), op.outputs, _activation(raw, op), window)
+    return Conv2D(op.index, _weighted(op), op.outputs, _activation(raw, op), window)
 
 
 @_entry("DEPTHWISE_CONV_2D")
@@ -135,14 +138,14 @@ def _depthwise(raw: RawModel, op: RawOp) -> Op:
     dilation = (op.options.DilationHFactor(), op.options.DilationWFactor())
     window = _window(raw, op, (w[1], w[2]), dilation)
     # the options' depth_multiplier is redundant and sometimes wrong: the shapes decide, as in the oracle
-    return Depthwise(op.index, _present(op), op.outputs, _activation(raw, op), window, w[3] // x[3])
+    return Depthwise(op.index, _weighted(op), op.outputs, _activation(raw, op), window, w[3] // x[3])
 
 
 @_entry("FULLY_CONNECTED")
 def _dense(raw: RawModel, op: RawOp) -> Op:
     if op.options and op.options.WeightsFormat() != 0:
         raise _refuse(raw, op, "shuffled weights are not supported; convert again with the default weights format")
-    return Dense(op.index, _present(op), op.outputs, _activation(raw, op))
+    return Dense(op.index, _weighted(op), op.outputs, _activation(raw, op))
 
 
 @_entry("AVERAGE_POOL_2D", "MAX_POOL_2D")

@@ -110,14 +110,18 @@ class Graph:
         made: set[int] = set()
         for op in self.ops:
             for i in op.inputs:
-                op.require(self, i in ready, f"input tensor {i} is used before anything makes it")
+                op.require(
+                    self,
+                    i in ready,
+                    f"tensor {self.tensors[i].name!r} is neither constant nor made by an operator before",
+                )
             for i in op.outputs:
                 op.require(self, i not in made and i != self.input and self.tensors[i].data is None,
                            f"tensor {i} is written twice")  # fmt: skip
             op.check(self)
             ready.update(op.outputs)
             made.update(op.outputs)
-        if self.output not in ready or self.tensors[self.output].data is not None:
+        if self.output not in made:
             raise ModelError(f"the output {self.tensors[self.output].name!r} does not depend on the input")
 
     def dump(self) -> str:

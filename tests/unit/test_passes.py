@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Passes: where training ends, which layers, what is differentiated, and a memory plan without a clash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance.tflite_builder import Builder
+
+from lora_mcu.codegen import cdata, rounding
+from lora_mcu.errors import ModelError
+from lora_mcu.importer import load, loads
+from lora_mcu.ir import Graph, Reshape
+from lora_mcu.passes import adapters, gradient, memory, normalize, tail
+
+HAR = Path(__file__).resolve().parents[2] / "examples" / "har" / "har.tflite"
+
+
+def residual_model() -> bytes:
+    """x [1, 4, 4, 2] -> conv a -> conv b -> ADD(a, b) -> dense [1, 3] -> softmax"""
+    b = Builder()
+    x = b.tensor((1, 4, 4, 2), scale=0.5)
+    first, second, total = (b.tensor((1, 4, 4, 2), scale=0.5) for _ in range(3))
+    w1, w2 = (b.tensor((2, 1, 1, 2), scale=0.1, data=np.ones((2, 1, 1, 2), np.int8)) for _ in range(2))
+    wd = b.tensor((3, 32), scale=0.1, data=np.ones((3, 32), np.int8))
+    logits, y = b.tensor((1, 3), scale=0.5), b.tensor((1, 3), scale=1 / 256, zero_point=-128)
+    conv = {"options": "Conv2DOptions", "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    b.op("CONV_2D", [x, w1], [first], **conv)
+    b.op("CONV_2D", [first, w2], [second], **conv)
+    b.op("ADD", [first, second], [total], "AddOptions")
+    b.op("FULLY_CONNECTED", [total, wd], [logits], "FullyConnectedOptions")
+    b.op("SOFTMAX", [logits], [y], "SoftmaxOptions", beta=1.0)
+    return b.build([x], [y])
+
+
+def planned(graph: Graph, adapt: str) -> tuple[tail.Split, list[gradient.BackwardOp], memory.MemoryPlan]:
+    split = tail.split(graph)
+    layout = adapters.layout(graph, adapters.choices(graph, list(split.forward), adapt)[0], 4, 8.0, False)
+    backward = gradient.differentiate(graph, split, layout)
+    return split, backward, memory.plan(graph, split, backward, layout)
+
+
+def test_softmax_is_stripped_for_training_and_kept_for_inference() -> None:
+    split = tail.split(load(HAR))
+    assert split.loss == "cross_entropy"
+    assert [op.KIND for op in split.tail] == ["SOFTMAX"]
+    assert all(op.KIND != "SOFTMAX" for op in split.forward)
+
+
+@pytest.mark.parametrize(("loss", "message"), [("mse", "ends in SOFTMAX"), ("hinge", "unknown")])
+def test_losses_that_do_not_fit(loss: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tail.split(load(HAR), loss)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((1, 4), "mse"), ((1, 1), "mse"), ((1, 3), "cross_entropy")])
+def test_auto_loss(shape: tuple[int, int], expected: str) -> None:
+    b = Builder()
+    x, y = b.tensor((1, 4), scale=0.5), b.tensor(shape, scale=0.5)
+    w = b.tensor((shape[1], 4), scale=0.1, data=np.ones((shape[1], 4), np.int8))
+    b.op("FULLY_CONNECTED", [x, w], [y], "FullyConnectedOptions")
+    assert tail.split(loads(b.build([x], [y]))).loss == expected
+
+
+def test_choices_of_layers() -> None:
+    graph = load(HAR)
+    live = list(tail.split(graph).forward)
+    names = list(graph.layer_names().values())
+    assert adapters.choices(graph, live, "all") == [names]
+    assert adapters.choices(graph, live, "last:2") == [names[-2:]]
+    assert adapters.choices(graph, live, "none") == [[]]
+    assert adapters.choices(graph, live, f"{names[2]}, {names[0]}") == [[names[0], names[2]]]
+    assert adapters.choices(graph, live, "auto") == [names[i:] for i in range(4)]
+    for wrong, message in (
+        ("last:9", "use last:1 to last:4"),
+        ("har_1_conv1", "near: .*har_1_conv1_1_Relu"),
+        ("last:0", "last:1"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            adapters.choices(graph, live, wrong)
+
+
+def test_layout_is_layers_in_operator_order_a_then_b() -> None:
+    graph = load(HAR)
+    layout = adapters.layout(graph, list(graph.layer_names().values()), 4, 8.0, False)
+    at = 0
+    for layer in layout.layers:
+        assert (layer.a_offset, layer.b_offset) == (at, at + 4 * layer.k)
+        at += 4 * (layer.k + layer.m)
+    assert at == layout.parameters == 2008
+    assert layout.gamma == 2.0
+    assert adapters.layout(graph, [], 4, 8.0, True).gamma == 4.0
+    for rank, alpha in ((0, 8.0), (65, 8.0), (4, 0.0), (4, float("nan")), (4, 1e9)):
+        with pytest.raises(ModelError, match="rank|alpha"):
+            adapters.layout(graph, [], rank, alpha, False)
+
+
+def test_backward_stops_at_the_first_adapted_layer() -> None:
+    graph = load(HAR)
+    _, all_layers, _ = planned(graph, "all")
+    _, last, _ = planned(graph, "last:1")
+    assert [b.op.KIND for b in last] == ["FULLY_CONNECTED"] and last[0].into == ()
+    assert [b.op.KIND for b in all_layers] == ["FULLY_CONNECTED", "MEAN", "CONV_2D", "CONV_2D", "CONV_2D"]
+    assert all_layers[-1].into == () and all(b.into for b in all_layers[:-1])
+
+
+def test_a_residual_gets_both_contributions_into_one_gradient() -> None:
+    graph = loads(residual_model())
+    _, backward, plan = planned(graph, "all")
+    add = next(b for b in backward if b.op.KIND == "ADD")
+    assert len(add.into) == 2
+    first = graph.ops[0].output
+    users = [b for b in backward if first in b.into]
+    assert [b.op.KIND for b in users] == ["ADD", "CONV_2D"]
+    opened = [buffer for buffers in plan.opens.values() for buffer in buffers]
+    assert opened.count(plan.gradient[first]) == 1
+
+
+@pytest.mark.parametrize("adapt", ["all", "last:1", "none"])
+@pytest.mark.parametrize("source", ["har", "residual"])
+def test_no_two_live_buffers_share_memory_and_the_bound_is_met(source: str, adapt: str) -> None:
+    graph = normalize.normalize(load(HAR) if source == "har" else loads(residual_model()))
+    _, _, plan = planned(graph, adapt)
+    for i, a in enumerate(plan.buffers):
+        assert a.offset % memory.ALIGN == 0 and a.offset + a.nbytes <= plan.arena_bytes
+        for b in plan.buffers[:i]:
+            apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+            assert apart or not a.overlaps(b), (a, b)
+    assert plan.arena_bytes <= 1.05 * plan.lower_bound
+
+
+def test_everything_that_backward_reads_is_still_there() -> None:
+    graph = loads(residual_model())
+    split, backward, plan = planned(graph, "all")
+    loss_at = len(split.forward) + len(split.tail)
+    for j, b in enumerate(backward):
+        step = loss_at + 1 + j
+        for tensor in (*b.op.saved(True),):
+            buffer = plan.activation[tensor]
+            assert buffer.start < step <= buffer.end
+        for tensor in (b.op.output, *b.into):
+            assert plan.gradient[tensor].start <= step <= plan.gradient[tensor].end
+    assert not any(isinstance(b.op, Reshape) for b in backward)
+
+
+def test_all_real_models_plan_within_five_percent_of_the_bound(models_dir: Path) -> None:
+    checked = 0
+    for path in sorted(models_dir.glob("*.tflite")):
+        try:
+            graph = normalize.normalize(load(path))
+            _, _, plan = planned(graph, "all")
+        except ModelError:
+            continue
+        assert plan.arena_bytes <= 1.05 * plan.lower_bound, path.name
+        checked += 1
+    assert checked >= 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_integer_multiplier_equals_the_double_rule_at_every_threshold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    m = (
+        float(np.float32(rng.uniform(1e-3, 1)))
+        * float(np.float32(rng.uniform(1e-4, 1)))
+        / float(np.float32(rng.uniform(1e-2, 2)))
+    )
+    multiplier, shift = rounding.multiplier(m)
+    assert multiplier < 2**62 and 33 <= shift <= 95
+    for n, t in enumerate(rounding.thresholds(m).tolist(), 1):
+        for acc in (t - 1, t):
+            expected = int(np.floor(acc * m + 0.5)) if (acc * m) % 1 != 0.5 else int(acc * m + 0.5)
+            assert (acc * multiplier + (1 << (shift - 1))) >> shift == expected
+        assert (
+            (t * multiplier + (1 << (shift - 1))) >> shift >= n > ((t - 1) * multiplier + (1 << (shift - 1))) >> shift
+        )
+
+
+@pytest.mark.parametrize("m", [0.0, -1.0, float("nan"), float("inf"), 2.0**30])
+def test_scales_that_no_multiplier_serves(m: float) -> None:
+    with pytest.raises(ModelError, match="rescales by"):
+        rounding.multiplier(m)
+
+
+@pytest.mark.parametrize(
+    ("fields", "on32", "on64"),
+    [("i", 4, 4), ("ip", 8, 16), ("ppi", 12, 24), (["iii", "p"], 16, 24), ([["ip"], "i"], 12, 24)],
+)
+def test_struct_sizes(fields: cdata.Fields, on32: int, on64: int) -> None:
+    assert (cdata.sizeof(fields, 4), cdata.sizeof(fields, 8)) == (on32, on64)

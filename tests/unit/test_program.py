@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compile(), its report and its files: known before any C compiler runs, equal for equal inputs, written whole."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lora_mcu
+from lora_mcu.info import ModelInfo
+from lora_mcu.random_bits import initial_a, rand
+
+HAR = Path(__file__).resolve().parents[2] / "examples" / "har" / "har.tflite"
+
+
+def test_the_report_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    report = lora_mcu.compile(HAR, board="netduinoplus2").report()
+    assert report.sram_bytes <= 128 * 1024
+    assert report.training_sram_bytes <= 48 * 1024
+    assert report.sram["lmcu_factors"] == 2 * 2008
+    assert report.constants["lmcu_op1_w"] == 32 * 8 * 6
+    whole = json.loads(json.dumps(report.to_dict()))
+    assert whole["sram_bytes"] == sum(whole["sram"].values())
+    assert whole["note"] == "auto: all 4 layers fit"
+    assert {layer["kind"] for layer in whole["layers"]} >= {"CONV_2D", "FULLY_CONNECTED", "SOFTMAX"}
+
+
+def test_equal_inputs_give_equal_projects_and_the_seed_matters() -> None:
+    one, two = (lora_mcu.compile(HAR, board="netduinoplus2", seed=1).files() for _ in range(2))
+    other = lora_mcu.compile(HAR, board="netduinoplus2", seed=2).files()
+    assert one == two
+    assert [name for name in one if one[name] != other[name]] == ["src/model.c"]
+
+
+def test_the_store_fills_what_is_left() -> None:
+    program = lora_mcu.compile(HAR, board="netduinoplus2", adapt="last:1")
+    info, report = program.info, program.report()
+    assert report.sram_bytes <= 131072 < report.sram_bytes + info.record_bytes + 2 + 16
+    assert info.record_bytes == 128 * 6 + 4
+
+
+def test_info_survives_the_firmware() -> None:
+    info = lora_mcu.compile(HAR, board="native").info
+    assert ModelInfo.from_json(info.to_json()) == info
+    assert info.input.shape == (128, 6) and info.input.dtype == "int8" and info.output.shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"board": "netduino"}, lora_mcu.BoardError, "netduinoplus2"),
+        ({"board": "netduinoplus2", "rank": 0}, lora_mcu.ModelError, "rank 0 is outside 1..64"),
+        ({"board": "netduinoplus2", "numerics": "f16"}, lora_mcu.ModelError, "numerics"),
+        ({"board": "netduinoplus2", "seed": -1}, lora_mcu.ModelError, "seed -1"),
+        (
+            {"board": "netduinoplus2", "adapt": "all", "rank": 64},
+            lora_mcu.BoardError,
+            "more than the 131072 of netduinoplus2",
+        ),
+        ({"board": "netduinoplus2", "loss": "mse"}, lora_mcu.ModelError, "SOFTMAX"),
+    ],
+)
+def test_refusals(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        lora_mcu.compile(HAR, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_does_not_exist() -> None:
+    with pytest.raises(lora_mcu.ModelError, match="cannot read missing.tflite"):
+        lora_mcu.compile("missing.tflite", board="native")
+
+
+def test_auto_takes_the_largest_set_that_fits_and_says_so(models_dir: Path) -> None:
+    report = lora_mcu.compile(models_dir / "mlperf_pretrainedResnet_quant.tflite", board="netduinoplus2").report()
+    assert 0 < len(report.adapt) < 10
+    assert report.note.startswith(f"auto: last:{len(report.adapt)} of 10 layers; last:{len(report.adapt) + 1} needs ")
+
+
+def test_compile_of_kws_is_quick_and_without_tensorflow(models_dir: Path) -> None:
+    model = models_dir / "mlperf_kws_ref_model.tflite"
+    code = (
+        f"import sys, lora_mcu; lora_mcu.compile({str(model)!r}, board='netduinoplus2').files(); "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_projects_are_written_whole_and_never_over_something_else(tmp_path: Path) -> None:
+    program = lora_mcu.compile(HAR, board="netduinoplus2")
+    folder = program.write(tmp_path / "a" / "mine")
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(program.files())
+    with pytest.raises(lora_mcu.ProjectError, match="--force"):
+        program.write(folder)
+    (folder / "stray.txt").write_text("old")
+    program.write(folder, force=True)
+    assert not (folder / "stray.txt").exists()
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "thesis.txt").write_text("do not lose")
+    with pytest.raises(lora_mcu.ProjectError, match="not a project"):
+        program.write(notes, force=True)
+    assert (notes / "thesis.txt").read_text() == "do not lose"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "notes"]
+
+
+def test_projects_are_read_back_and_damage_is_named(tmp_path: Path) -> None:
+    program = lora_mcu.compile(HAR, board="netduinoplus2")
+    folder = program.write(tmp_path / "mine")
+    project = lora_mcu.load_project(folder)
+    assert project.info == program.info and project.report == json.loads(json.dumps(program.report().to_dict()))
+    with pytest.raises(lora_mcu.ProjectError, match="lora-mcu compile"):
+        lora_mcu.load_project(tmp_path)
+    (folder / "lora_mcu.json").write_text('{"info": []}')
+    with pytest.raises(lora_mcu.ProjectError, match="damaged"):
+        lora_mcu.load_project(folder)
+
+
+def test_initial_a_is_kaiming_uniform_and_counter_based() -> None:
+    values = initial_a(0, 0, 4096, 64).view(np.float16).astype(np.float64)
+    bound = 1 / 8
+    assert np.abs(values).max() <= bound and abs(values.mean()) < 0.01 * bound * 4
+    assert abs(values.std() - bound / np.sqrt(3)) < 0.02 * bound
+    assert np.array_equal(initial_a(0, 100, 50, 64), initial_a(0, 0, 4096, 64)[100:150])
+
+
+def test_random_bits_against_the_formula_in_plain_integers() -> None:
+    def mix(x: int) -> int:
+        x &= 0xFFFFFFFF
+        x = ((x ^ x >> 16) * 0x7FEB352D) & 0xFFFFFFFF
+        x = ((x ^ x >> 15) * 0x846CA68B) & 0xFFFFFFFF
+        return x ^ x >> 16
+
+    for seed, stream, step in ((0, 0, 0), (7, 1, 3), (2**32 - 1, 3, 2**31)):
+        expected = [mix(i * 0x9E3779B9 + mix(step ^ mix(seed ^ (stream * 0x85EBCA6B & 0xFFFFFFFF)))) for i in range(50)]
+        assert rand(seed, stream, step, np.arange(50)).tolist() == expected
