@@ -5,12 +5,8 @@
 #include "lmcu_ops.h"
 #include "requant.h"
 
-/* Channels at once: what stays in registers. The result does not depend on it. */
-#if defined(__SSE2__) || defined(__ARM_NEON)
-enum { BLOCK = 16 };
-#else
-enum { BLOCK = 4 };
-#endif
+/* Channels at once; changes no result. */
+enum { BLOCK = 64 };
 
 /* The taps of one output position that lie inside the input: [first, end) in each direction. */
 typedef struct {
@@ -51,19 +47,37 @@ static intptr_t weight_offset(const lmcu_conv2d_t *p, int32_t ky, int32_t kx)
     return ((intptr_t)ky * p->kernel_w + kx) * p->out_c;
 }
 
-/* acc of `count` channels from `first`; `count` and multiplier 1 are constants after inlining in the fast path */
-LMCU_INLINE void accumulate(const lmcu_conv2d_t *p, int32_t multiplier, const int8_t *x, const window_t *win,
-                            int32_t first, int32_t count, int32_t *acc)
+/* acc += one tap of `count` channels */
+LMCU_INLINE void add_tap(const int8_t *restrict x, int16_t zero_point, const int8_t *restrict w, int32_t count,
+                         int32_t *restrict acc)
 {
     for (int32_t i = 0; i < count; ++i) {
-        acc[i] = p->bias ? p->bias[first + i] : 0;
+        acc[i] += (int16_t)(x[i] - zero_point) * (int16_t)w[i];
     }
+}
+
+/* acc of `count` <= BLOCK channels from `first`, multiplier 1 */
+static void accumulate(const lmcu_conv2d_t *p, const int8_t *x, const window_t *win, int32_t first, int32_t count,
+                       int32_t *acc)
+{
     for (int32_t ky = win->ky_first; ky < win->ky_end; ++ky) {
         for (int32_t kx = win->kx_first; kx < win->kx_end; ++kx) {
-            const int8_t *restrict in = x + input_offset(p, win, ky, kx);
-            const int8_t *restrict w = p->weights + weight_offset(p, ky, kx) + first;
+            add_tap(x + input_offset(p, win, ky, kx) + first, (int16_t)p->input_zero_point,
+                    p->weights + weight_offset(p, ky, kx) + first, count, acc);
+        }
+    }
+}
+
+/* The same for any multiplier. */
+static void accumulate_multiplied(const lmcu_conv2d_t *p, int32_t multiplier, const int8_t *x, const window_t *win,
+                                  int32_t first, int32_t count, int32_t *acc)
+{
+    for (int32_t ky = win->ky_first; ky < win->ky_end; ++ky) {
+        for (int32_t kx = win->kx_first; kx < win->kx_end; ++kx) {
+            const int8_t *in = x + input_offset(p, win, ky, kx);
+            const int8_t *w = p->weights + weight_offset(p, ky, kx);
             for (int32_t i = 0; i < count; ++i) {
-                acc[i] += (int16_t)(in[(first + i) / multiplier] - p->input_zero_point) * (int16_t)w[i];
+                acc[i] += (in[(first + i) / multiplier] - p->input_zero_point) * w[first + i];
             }
         }
     }
@@ -75,10 +89,13 @@ static void forward_position(const lmcu_depthwise_t *p, const int8_t *x, const w
     for (int32_t o = 0; o < conv->out_c; o += BLOCK) {
         const int32_t count = conv->out_c - o < BLOCK ? conv->out_c - o : BLOCK;
         int32_t acc[BLOCK];
-        if (p->multiplier == 1 && count == BLOCK) {
-            accumulate(conv, 1, x, win, o, BLOCK, acc);
+        for (int32_t i = 0; i < count; ++i) {
+            acc[i] = conv->bias ? conv->bias[o + i] : 0;
+        }
+        if (p->multiplier == 1) {
+            accumulate(conv, x, win, o, count, acc);
         } else {
-            accumulate(conv, p->multiplier, x, win, o, count, acc);
+            accumulate_multiplied(conv, p->multiplier, x, win, o, count, acc);
         }
         for (int32_t i = 0; i < count; ++i) {
             const int32_t value = lmcu_requant(acc[i], conv->requant.multiplier[o + i], conv->requant.shift[o + i]);
