@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled model in NumPy: forward, backward, training, as a Learner like the twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lora_mcu.info import ModelInfo
+from lora_mcu.ir import (
+    Add,
+    AveragePool,
+    Conv2D,
+    Dense,
+    Depthwise,
+    Dequantize,
+    MaxPool,
+    Mean,
+    Op,
+    Pad,
+    Quantize,
+    Requantize,
+    Reshape,
+    Softmax,
+)
+from lora_mcu.program import Program
+from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
+from lora_mcu.reference import elementwise, loss, pool, softmax, weighted
+from lora_mcu.reference.lora import Factors
+from lora_mcu.reference.ordered import F32, Array
+from lora_mcu.reference.update import State, update
+from lora_mcu.session.learner import Learner, Pair
+from lora_mcu.session.settings import Settings
+from lora_mcu.session.stats import RawStats
+
+Floats = NDArray[np.float32]
+
+
+class Reference(Learner):
+    """Takes structure from the compiler (graph, where training ends, the adapter's layout), no derived constant."""
+
+    def __init__(self, program: Program) -> None:
+        self._program, self._graph = program, program.graph
+        self._settings = Settings()
+        self._store: list[Pair] = []
+        is_b = np.zeros(self.info.parameters, np.bool_)
+        for layer in program.adaptation.layers:
+            is_b[layer.b_offset : layer.b_offset + layer.m * self.info.rank] = True
+        self._state = State(np.zeros(len(is_b), np.uint16), np.zeros(len(is_b), F32), is_b)
+        self._sums = np.zeros(len(is_b), F32)
+        self._reset()
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._program.info
+
+    # ---- forward ----
+
+    def activations(self, sample: ArrayLike) -> dict[int, Array]:
+        """Every activation of one sample by tensor id, in the tensors' shapes; the tail included."""
+        entry = self._graph.tensors[self._graph.input]
+        values: dict[int, Array] = {i: t.data for i, t in self._graph.tensors.items() if t.data is not None}
+        values[self._graph.input] = np.asarray(sample).astype(entry.dtype).reshape(entry.shape)
+        for op in (*self._program.split.forward, *self._program.split.tail):
+            values[op.output] = self._forward(op, values).reshape(self._graph.tensors[op.output].shape)
+        return values
+
+    def _forward(self, op: Op, values: dict[int, Array]) -> Array:
+        graph, x = self._graph, values[op.inputs[0]]
+        match op:
+            case Conv2D() | Dense():
+                return weighted.forward(op, graph, x, self._factors_of(op))
+            case Depthwise():
+                return weighted.depthwise_forward(op, graph, x)
+            case AveragePool() | MaxPool():
+                return pool.forward(op, graph, x)
+            case Mean():
+                return pool.mean_forward(op, graph, x)
+            case Add():
+                return elementwise.add_forward(op, graph, x, values[op.inputs[1]])
+            case Pad():
+                return elementwise.pad_forward(op, x)
+            case Softmax():
+                return softmax.forward(op, graph, x)
+            case Quantize():
+                return elementwise.quantize_forward(op, graph, x)
+            case Dequantize():
+                return elementwise.dequantize_forward(op, graph, x)
+            case Requantize():
+                return elementwise.requantize_forward(op, graph, x)
+            case Reshape():
+                return x
+        raise NotImplementedError(op.KIND)
+
+    def _factors_of(self, op: Op) -> Factors | None:
+        layer = self._program.adaptation.of(op)
+        if layer is None:
+            return None
+        r, values = self.info.rank, self._state.factors.view(np.float16).astype(F32)
+        a, b = slice(layer.a_offset, layer.a_offset + r * layer.k), slice(layer.b_offset, layer.b_offset + r * layer.m)
+        gamma = F32(self._program.adaptation.gamma)
+        scales = np.broadcast_to(self._graph.tensors[layer.op.weights].scale, (layer.m,))
+        return Factors(
+            values[a].reshape(r, layer.k), values[b].reshape(layer.m, r),
+            self._sums[a].reshape(r, layer.k), self._sums[b].reshape(layer.m, r),
+            gamma, self._graph.tensors[op.inputs[0]].s, (gamma / scales).astype(F32),
+        )  # fmt: skip
+
+    # ---- loss and backward ----
+
+    def _loss(self, values: dict[int, Array], label: bytes) -> tuple[np.float32, bool, Floats]:
+        tensor = self._graph.tensors[self._program.split.logits]
+        q = values[self._program.split.logits].ravel()
+        z = tensor.s * (q.astype(np.int64) - tensor.z).astype(F32)
+        if self.info.loss == "cross_entropy":
+            return loss.cross_entropy(q, z, int.from_bytes(label, "little"))
+        value, gradient = loss.mean_squared_error(z, np.frombuffer(label, "<f4"))
+        return value, False, gradient
+
+    def _backward(self, values: dict[int, Array], logit_gradient: Floats) -> None:
+        """Adds to the sums of the open batch. A reshape shares its input's gradient as it shares its memory."""
+        roots = {i: i for i in self._graph.tensors}
+        for op in self._graph.ops:
+            if isinstance(op, Reshape):
+                roots[op.output] = roots[op.inputs[0]]
+        gradients: dict[int, Floats] = {roots[self._program.split.logits]: logit_gradient.copy()}
+
+        def gradient(tensor: int, wanted: bool = True) -> Floats | None:
+            if not wanted:
+                return None
+            shape = self._graph.tensors[tensor].shape
+            flat = gradients.setdefault(roots[tensor], np.zeros(self._graph.tensors[tensor].elements, F32))
+            return flat.reshape(shape)
+
+        for step in self._program.backward:
+            op, g = step.op, gradient(step.op.output)
+            assert g is not None
+            self._backward_op(op, values, g, [gradient(i, i in step.into) for i in op.data_inputs()])
+
+    def _backward_op(self, op: Op, values: dict[int, Array], g: Floats, into: list[Floats | None]) -> None:
+        graph, x, y, dx = self._graph, values[op.inputs[0]], values[op.output], into[0]
+        if isinstance(op, Conv2D | Dense):
+            weighted.backward(op, graph, x, y, g, self._factors_of(op), dx)
+        elif isinstance(op, Add):
+            elementwise.add_backward(op, graph, y, g, into)
+        elif dx is None:
+            return
+        elif isinstance(op, Depthwise):
+            weighted.depthwise_backward(op, graph, y, g, dx)
+        elif isinstance(op, AveragePool | MaxPool):
+            pool.backward(op, graph, x, y, g, dx)
+        elif isinstance(op, Mean):
+            pool.mean_backward(op, graph, y, g, dx)
+        elif isinstance(op, Pad):
+            elementwise.pad_backward(op, g, dx)
+        else:
+            raise NotImplementedError(op.KIND)
+
+    def gradients(self, x: ArrayLike, label: ArrayLike) -> dict[str, Floats]:
+        """As ``Twin.gradients``: one sample, ``<layer>.lora_A`` [r, K] and ``<layer>.lora_B`` [M, r]."""
+        ((sample, encoded),) = self._pairs(np.asarray(x)[None], np.asarray(label)[None])
+        kept, self._sums = self._sums, np.zeros_like(self._sums)
+        self._sample(sample, encoded, learn=True)
+        found: dict[str, Floats] = {}
+        for layer in self._program.adaptation.layers:
+            factors = self._factors_of(layer.op)
+            assert factors is not None
+            found |= {f"{layer.name}.lora_A": factors.da.copy(), f"{layer.name}.lora_B": factors.db.copy()}
+        self._sums = kept
+        return found
+
+    def _sample(self, sample: bytes, label: bytes, learn: bool) -> tuple[np.float32, bool]:
+        values = self.activations(np.frombuffer(sample, self._graph.tensors[self._graph.input].dtype))
+        value, correct, gradient = self._loss(values, label)
+        if learn:
+            self._backward(values, gradient)
+        return value, correct
+
+    # ---- the primitives of Learner ----
+
+    def _infer(self, sample: bytes) -> bytes:
+        values = self.activations(np.frombuffer(sample, self._graph.tensors[self._graph.input].dtype))
+        return values[self._graph.output].tobytes()
+
+    def _configure(self, settings: Settings) -> None:
+        self._settings = settings
+        self._restart()
+
+    def _restart(self) -> None:
+        self._state.momentum = np.zeros_like(self._state.momentum)
+        self._state.step = self._epoch = 0
+
+    def _train_pass(self, samples: Iterable[Pair]) -> RawStats:
+        total, correct, fill, steps, skipped, count = F32(0), 0, 0, 0, 0, 0
+        pairs = list(samples)
+        for i, (sample, label) in enumerate(pairs):
+            if fill == 0:
+                self._sums = np.zeros_like(self._sums)
+            value, hit = self._sample(sample, label, learn=True)
+            total, correct, fill, count = total + value, correct + hit, fill + 1, count + 1
+            if fill == self._settings.batch_size or i == len(pairs) - 1:
+                done = update(self._state, self._sums, fill, self._settings)
+                steps, skipped, fill = steps + done, skipped + (not done), 0
+        return RawStats(float(total), count, correct, steps, skipped)
+
+    def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats:
+        total, correct, count = F32(0), 0, 0
+        for sample, label in samples:
+            value, hit = self._sample(sample, label, learn=False)
+            total, correct, count = total + value, correct + hit, count + 1
+        return RawStats(float(total), count, correct, 0, 0)
+
+    def _store_sample(self, sample: bytes, label: bytes) -> None:
+        self._store.append((sample, label))
+
+    def _store_clear(self) -> None:
+        self._store.clear()
+
+    def _stored(self) -> int:
+        return len(self._store)
+
+    def _run_epoch(self) -> RawStats:
+        """Fisher-Yates from the end: place i swaps with (rand(shuffle, epoch, i) * (i + 1)) >> 32."""
+        order = list(range(len(self._store)))
+        words = rand(self._settings.seed, STREAM_SHUFFLE, self._epoch, np.arange(len(order), dtype=np.uint32))
+        for i in range(len(order) - 1, 0, -1):
+            j = int(words[i]) * (i + 1) >> 32
+            order[i], order[j] = order[j], order[i]
+        self._epoch += 1
+        return self._train_pass(self._store[i] for i in order)
+
+    def _read_factors(self) -> bytes:
+        return self._state.factors.astype("<u2").tobytes()
+
+    def _write_factors(self, factors: bytes) -> None:
+        self._state.factors = np.frombuffer(factors, "<u2").astype(np.uint16)
+        self._restart()
+
+    def _reset(self) -> None:
+        factors = np.zeros(self.info.parameters, np.uint16)
+        for layer in self._program.adaptation.layers:
+            count = self.info.rank * layer.k
+            factors[layer.a_offset : layer.a_offset + count] = initial_a(
+                self._program.seed, layer.a_offset, count, layer.k
+            )
+        self._state.factors = factors
+        self._restart()
