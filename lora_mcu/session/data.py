@@ -69,9 +69,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _batch(name: str, array: Array, sample: tuple[int, ...]) -> Array:
-    """Return ``array`` if it is [N, *sample]; say what is wrong otherwise."""
+    """Return ``array`` in native byte order if it is [N, *sample]; say what is wrong otherwise."""
     if array.ndim == len(sample) + 1 and array.shape[1:] == sample:
-        return array
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     way_out = f"give one sample as {name}[None]" if array.shape == sample else f"reshape it to {_shape((-1, *sample))}"
     wanted = "[N" + "".join(f", {n}" for n in sample) + "]"
     raise DataError(f"{name} has shape {_shape(array.shape)}; the model takes {wanted}: {way_out}")
