@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lora_mcu.codegen import quantmath, rounding
 from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
+from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, simple
 from lora_mcu.ir import (
-    Activation,
     Add,
     AveragePool,
     Conv2D,
@@ -22,92 +20,14 @@ from lora_mcu.ir import (
     Graph,
     MaxPool,
     Mean,
-    Op,
     Pad,
     Quantize,
     Requantize,
     Softmax,
 )
-from lora_mcu.passes.adapters import Adaptation, AdaptedLayer
-from lora_mcu.passes.memory import Buffer, MemoryPlan
+from lora_mcu.passes.adapters import AdaptedLayer
 
-CLAMP: Fields = "iiii"
 CONV: Fields = ["i"] * 16 + [CLAMP, "pp", "p", "p", "p"]
-
-
-@dataclass
-class Emitted:
-    """Constants of one operator, and C expressions for its kernel calls."""
-
-    constants: list[Constant] = field(default_factory=list)
-    forward: str = ""
-    backward: str = ""
-
-
-@dataclass
-class Context:
-    """What an emitter may look at; ``step`` and ``backward_step`` index the memory plan (-1: no such step)."""
-
-    graph: Graph
-    plan: MemoryPlan
-    adaptation: Adaptation
-    pointer_bytes: int
-    step: int = -1
-    backward_step: int = -1
-    into: tuple[int, ...] = ()
-
-    def x(self, tensor: int, ctype: str = "int8_t") -> str:
-        """Pointer to an activation in the arena, or to a constant tensor."""
-        if self.graph.tensors[tensor].data is not None:
-            return f"lmcu_t{tensor}"
-        return _at(self.plan.activation[tensor], ctype)
-
-    def g(self, tensor: int) -> str:
-        """Pointer to the gradient of a tensor; NULL when it needs none."""
-        wanted = tensor in self.into or tensor == -1
-        return _at(self.plan.gradient[tensor], "float") if wanted else "NULL"
-
-    def dy(self, op: Op) -> str:
-        return _at(self.plan.gradient[op.output], "float")
-
-    def scratch(self, step: int) -> str:
-        return _at(self.plan.scratch[step], "void") if step in self.plan.scratch else "NULL"
-
-
-def _at(buffer: Buffer, ctype: str) -> str:
-    return (
-        f"({ctype} *)(void *)(lmcu_arena + {buffer.offset})"
-        if ctype != "void"
-        else f"(void *)(lmcu_arena + {buffer.offset})"
-    )
-
-
-Emitter = Callable[[Any, Context], Emitted]
-EMITTERS: dict[type[Op], Emitter] = {}
-
-
-def emit(op: Op, context: Context) -> Emitted:
-    return EMITTERS[type(op)](op, context)
-
-
-def _emits(*kinds: type[Op]) -> Callable[[Emitter], Emitter]:
-    def register(function: Emitter) -> Emitter:
-        for kind in kinds:
-            EMITTERS[kind] = function
-        return function
-
-    return register
-
-
-def _ints(*values: int | np.integer[Any]) -> str:
-    return ", ".join(str(int(v)) for v in values)
-
-
-def clamp_values(op: Op, graph: Graph) -> str:
-    """Initializer of lmcu_clamp_t."""
-    activation: Activation = getattr(op, "activation", Activation.NONE)
-    low, high = graph.tensors[op.output].clamp(activation)
-    return f"{{{_ints(low, high, activation.low is not None, activation.high is not None)}}}"
 
 
 def weight_scales(graph: Graph, tensor: int, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -135,14 +55,14 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     gamma = np.float32(ctx.adaptation.gamma)
     c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
-    layout = _ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
+    layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
     values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"
     constants = [array(f"{prefix}_c", c),
                  struct(f"{prefix}_lora", "lmcu_lora_t", "iiiiip", values, ctx.pointer_bytes)]  # fmt: skip
     return constants, f"&{prefix}_lora"
 
 
-@_emits(Dense)
+@emits(Dense)
 def _dense(op: Dense, ctx: Context) -> Emitted:
     graph, prefix = ctx.graph, f"lmcu_op{op.index}"
     w = graph.tensors[op.weights]
@@ -160,7 +80,7 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
     lora, lora_name = _lora(op, ctx, ctx.adaptation.of(op), prefix)
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     values = (
-        f"{_ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
+        f"{ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
         f"{{{prefix}_multiplier, {prefix}_shift, {int(len(pairs) > 1)}}}, {prefix}_w, "
         f"{f'{prefix}_b' if op.bias is not None else 'NULL'}, {scale_name}"
     )
@@ -197,7 +117,7 @@ def _conv_values(op: Conv2D | Depthwise, ctx: Context, prefix: str) -> tuple[lis
     if ctx.backward_step >= 0:
         scale_name = f"{prefix}_s"
         constants.append(array(scale_name, weight_scales(graph, op.weights, channels)))
-    sizes = _ints(
+    sizes = ints(
         *x.shape[1:], *y.shape[1:], *win.kernel, *win.stride, *win.dilation, win.pad_top, win.pad_left, x.z, y.z
     )
     bias = f"{prefix}_b" if op.bias is not None else "NULL"
@@ -206,7 +126,7 @@ def _conv_values(op: Conv2D | Depthwise, ctx: Context, prefix: str) -> tuple[lis
     return constants, values
 
 
-@_emits(Conv2D)
+@emits(Conv2D)
 def _conv(op: Conv2D, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, values = _conv_values(op, ctx, prefix)
@@ -215,7 +135,7 @@ def _conv(op: Conv2D, ctx: Context) -> Emitted:
     return _weighted_calls("conv2d", op, ctx, constants, prefix, lora_name)
 
 
-@_emits(Depthwise)
+@emits(Depthwise)
 def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, values = _conv_values(op, ctx, prefix)
@@ -229,47 +149,32 @@ def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     return out
 
 
-def _simple(
-    op: Op, ctx: Context, kernel: str, fields: Fields, values: str, types: tuple[str, str] = ("int8_t", "int8_t"),
-    backward: tuple[int, ...] | None = None, ctype: str = "",
-) -> Emitted:  # fmt: skip
-    """An operator of one input: forward(p, x, y) and, where given, backward(p, saved..., dy, dx)."""
-    prefix = f"lmcu_op{op.index}"
-    constant = struct(prefix, ctype or f"lmcu_{kernel}_t", fields, values, ctx.pointer_bytes)
-    call = f"lmcu_{kernel}" if kernel.startswith("requantize") else f"lmcu_{kernel}_forward"
-    out = Emitted([constant], f"{call}(&{prefix}, {ctx.x(op.inputs[0], types[0])}, {ctx.x(op.output, types[1])})")
-    if ctx.backward_step >= 0 and backward is not None:
-        saved = "".join(f"{ctx.x(i)}, " for i in backward)
-        out.backward = f"lmcu_{kernel}_backward(&{prefix}, {saved}{ctx.dy(op)}, {ctx.g(op.inputs[0])})"
-    return out
-
-
-@_emits(AveragePool, MaxPool)
+@emits(AveragePool, MaxPool)
 def _pool(op: AveragePool | MaxPool, ctx: Context) -> Emitted:
     x, y, win = ctx.graph.tensors[op.inputs[0]], ctx.graph.tensors[op.output], op.window
-    values = (f"{_ints(*x.shape[1:], *y.shape[1:3], *win.kernel, *win.stride, win.pad_top, win.pad_left)}, "
+    values = (f"{ints(*x.shape[1:], *y.shape[1:3], *win.kernel, *win.stride, win.pad_top, win.pad_left)}, "
               f"{clamp_values(op, ctx.graph)}")  # fmt: skip
     kernel = "average_pool" if isinstance(op, AveragePool) else "max_pool"
     saved = (op.output,) if isinstance(op, AveragePool) else (op.inputs[0], op.output)
-    return _simple(op, ctx, kernel, [*"i" * 11, CLAMP], values, backward=saved, ctype="lmcu_pool_t")
+    return simple(op, ctx, kernel, [*"i" * 11, CLAMP], values, backward=saved, ctype="lmcu_pool_t")
 
 
-@_emits(Mean)
+@emits(Mean)
 def _mean(op: Mean, ctx: Context) -> Emitted:
     x, y = ctx.graph.tensors[op.inputs[0]], ctx.graph.tensors[op.output]
     outer, count, inner = op.split(ctx.graph)
     multiplier, shift = quantmath.mean_params(float(x.s), float(y.s), count)
     inverse = c_float(np.float32(1.0) / np.float32(count))
-    values = f"{_ints(outer, count, inner, x.z, y.z, multiplier, shift)}, {inverse}"
-    return _simple(op, ctx, "mean", "i" * 8, values, backward=(op.output,))
+    values = f"{ints(outer, count, inner, x.z, y.z, multiplier, shift)}, {inverse}"
+    return simple(op, ctx, "mean", "i" * 8, values, backward=(op.output,))
 
 
-@_emits(Add)
+@emits(Add)
 def _add(op: Add, ctx: Context) -> Emitted:
     graph, prefix = ctx.graph, f"lmcu_op{op.index}"
     a, b, y = (graph.tensors[i] for i in (*op.inputs, op.output))
     params = quantmath.add_params(float(a.s), float(b.s), float(y.s))
-    values = f"{_ints(a.elements, b.elements, a.z, b.z, y.z, *params)}, {clamp_values(op, graph)}"
+    values = f"{ints(a.elements, b.elements, a.z, b.z, y.z, *params)}, {clamp_values(op, graph)}"
     constants = [struct(prefix, "lmcu_add_t", [*"i" * 12, CLAMP], values, ctx.pointer_bytes)]
     for i in op.inputs:
         data = graph.tensors[i].data
@@ -282,45 +187,45 @@ def _add(op: Add, ctx: Context) -> Emitted:
     return out
 
 
-@_emits(Pad)
+@emits(Pad)
 def _pad(op: Pad, ctx: Context) -> Emitted:
     fill = 4 - len(op.before)
     shape = (1,) * fill + ctx.graph.tensors[op.inputs[0]].shape
     before, after = (0,) * fill + op.before, (0,) * fill + op.after
-    values = f"{{{_ints(*shape)}}}, {{{_ints(*before)}}}, {{{_ints(*after)}}}, {op.value}"
-    return _simple(op, ctx, "pad", "i" * 13, values, backward=())
+    values = f"{{{ints(*shape)}}}, {{{ints(*before)}}}, {{{ints(*after)}}}, {op.value}"
+    return simple(op, ctx, "pad", "i" * 13, values, backward=())
 
 
-@_emits(Softmax)
+@emits(Softmax)
 def _softmax(op: Softmax, ctx: Context) -> Emitted:
     x = ctx.graph.tensors[op.inputs[0]]
     depth = x.shape[-1]
     params = quantmath.softmax_params(float(x.s), op.beta)
-    return _simple(op, ctx, "softmax", "i" * 6, _ints(x.elements // depth, depth, *params, -128))
+    return simple(op, ctx, "softmax", "i" * 6, ints(x.elements // depth, depth, *params, -128))
 
 
-@_emits(Quantize)
+@emits(Quantize)
 def _quantize(op: Quantize, ctx: Context) -> Emitted:
     y = ctx.graph.tensors[op.output]
-    return _simple(
+    return simple(
         op, ctx, "quantize", "iii", f"{y.elements}, {c_float(y.s)}, {y.z}", ("float", "int8_t"), ctype="lmcu_affine_t"
     )
 
 
-@_emits(Dequantize)
+@emits(Dequantize)
 def _dequantize(op: Dequantize, ctx: Context) -> Emitted:
     x = ctx.graph.tensors[op.inputs[0]]
-    return _simple(
+    return simple(
         op, ctx, "dequantize", "iii", f"{x.elements}, {c_float(x.s)}, {x.z}", ("int8_t", "float"), ctype="lmcu_affine_t"
     )
 
 
-@_emits(Requantize)
+@emits(Requantize)
 def _requantize(op: Requantize, ctx: Context) -> Emitted:
     x, y = ctx.graph.tensors[op.inputs[0]], ctx.graph.tensors[op.output]
     multiplier, shift = quantmath.requantize_params(float(x.s), float(y.s))
     low, high = (0, 255) if y.dtype == "uint8" else (-128, 127)
     kinds = {"int8": "i8", "uint8": "u8"}
-    return _simple(op, ctx, f"requantize_{kinds[x.dtype]}_{kinds[y.dtype]}", "i" * 7,
-                   _ints(x.elements, x.z, y.z, multiplier, shift, low, high), (f"{x.dtype}_t", f"{y.dtype}_t"),
+    return simple(op, ctx, f"requantize_{kinds[x.dtype]}_{kinds[y.dtype]}", "i" * 7,
+                   ints(x.elements, x.z, y.z, multiplier, shift, low, high), (f"{x.dtype}_t", f"{y.dtype}_t"),
                    ctype="lmcu_requantize_t")  # fmt: skip

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, struct
-from lora_mcu.codegen.kernels import Context, emit
+from lora_mcu.codegen.emitter import Context, emit
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import Graph, Reshape
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
+
+# each module registers the emitters of one group of operators
+for _group in ("kernels",):
+    importlib.import_module(f"lora_mcu.codegen.{_group}")
 
 ADAPTER_FIELDS = "iiii"
 

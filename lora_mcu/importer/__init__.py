@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
-from lora_mcu.importer.operators import SHAPE_INPUTS, check_kinds, convert
+from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, check_kinds, convert
 from lora_mcu.ir.graph import DTYPE_BYTES, Graph
 
-__all__ = ["load", "loads"]
+__all__ = ["ENTRIES", "load", "loads"]
+
+# each module registers the entries of one group of operators
+for _group in ("operators",):
+    importlib.import_module(f"lora_mcu.importer.{_group}")
 
 
 def load(path: str | Path) -> Graph:
