@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's commands with the output shown below them, and its table of figures: read, run, brought up to date.
+
+    python benchmarks/readme.py     # runs the commands and writes what they print now, and results.json's figures
+
+tests/unit/test_readme.py fails when the README is not up to date.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+_CONSOLE = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
+_ROW = re.compile(r"^\| .* layers\) \|.*\n", re.M)
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """(command, lines shown below it; a line `...` stands for any number of lines) of all console blocks."""
+    found: list[tuple[str, list[str]]] = []
+    for line in "".join(_CONSOLE.findall(text)).splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def prepare(folder: Path) -> None:
+    """Put the files that the README names into the folder."""
+    script = ROOT / "examples" / "har" / "one_person.py"
+    subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints, run in the folder with this Python's programs first on PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "80"}
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    if done.returncode != 0:
+        raise RuntimeError(f"$ {command}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def shown_in(output: str, lines: list[str]) -> bool:
+    """Whether the output is these lines."""
+    parts = [r"(?:.*\n)*" if line == "..." else re.escape(line) + r"\n" for line in lines]
+    return re.fullmatch("".join(parts), output) is not None
+
+
+def table(results: dict[str, Any]) -> str:
+    """The README's rows of figures from results.json."""
+    return "".join(
+        f"| {r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers) | {r['flash_bytes']:,} | "
+        f"{r['training_sram_bytes']:,} | {r['step_instructions_batch1']:,} |\n"
+        for r in results["models"]
+    )
+
+
+def rows(text: str) -> str:
+    """The rows of figures as they stand in the README."""
+    return "".join(_ROW.findall(text))
+
+
+def update(text: str, results: dict[str, Any], folder: Path) -> str:
+    """The README with each shown line replaced by the line of the new output that is most like it."""
+    text = text.replace(rows(text), table(results))
+    for command, lines in commands(text):
+        output = run(command, folder).splitlines()
+        for line in lines:
+            if line != "..." and line not in output:
+                (now,) = difflib.get_close_matches(line, output, n=1, cutoff=0.4)
+                text = text.replace(f"\n{line}\n", f"\n{now}\n", 1)
+    return text
+
+
+def main() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    with tempfile.TemporaryDirectory(prefix="lora_mcu-readme-") as temporary:
+        prepare(Path(temporary))
+        README.write_text(update(README.read_text(encoding="utf-8"), results, Path(temporary)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
