@@ -54,8 +54,9 @@ def log(x: np.float32) -> np.float32:
 
 def half_nearest(value: Floats) -> NDArray[np.uint16]:
     """Nearest binary16, ties to even, saturated at 65504; bits."""
-    half: NDArray[np.float16] = np.clip(value, -HALF_MAX, HALF_MAX).astype(np.float16)
-    return half.view(np.uint16)
+    limited: Floats = np.clip(value, -HALF_MAX, HALF_MAX)
+    bits: NDArray[np.uint16] = limited.astype(np.float16).view(np.uint16)
+    return bits
 
 
 def half_stochastic(value: Floats, random16: NDArray[np.uint32]) -> NDArray[np.uint16]:
