@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training core on a hand-written one-layer model: updates byte by byte against NumPy, states, refusals, transfer."""
+"""The training core on a hand-written one-layer model: updates equal to NumPy in every byte, states, refusals."""
 
 from __future__ import annotations
 
