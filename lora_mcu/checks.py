@@ -19,6 +19,7 @@ _PYTHON = (
     ("tflite", "tflite", "compile: reading .tflite files"),
     ("safetensors", "safetensors", "adapter files"),
     ("pyserial", "serial", "talking to a device"),
+    ("cobs", "cobs", "talking to a device"),
     ("platformio", "platformio", "build"),
     ("scons", "SCons", "build: PlatformIO's build tool"),
     ("pyelftools", "elftools", "build: exact sizes"),
