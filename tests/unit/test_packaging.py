@@ -92,12 +92,8 @@ def test_versions_agree() -> None:
 
 def test_every_source_names_its_licence() -> None:
     sources = tracked("*.py", "*.c", "*.h", "*.j2", "*.toml", "*.resc", "*.robot", "*.S", "*.ld", "Makefile")
-    without = [p for p in sources if p != "pyproject.toml" and "SPDX-License-Identifier: Apache-2.0" not in head(p)]
-    assert without == []
-
-
-def head(path: str) -> str:
-    return (ROOT / path).read_text(encoding="utf-8")[:300]
+    heads = {p: (ROOT / p).read_text(encoding="utf-8")[:300] for p in sources if p != "pyproject.toml"}
+    assert [p for p, head in heads.items() if head and "SPDX-License-Identifier: Apache-2.0" not in head] == []
 
 
 def test_ruff_is_clean() -> None:
