@@ -358,6 +358,19 @@ def test_zero_adapter_is_the_base(kernels: Kernels) -> None:
     assert outputs[0] == outputs[1]
 
 
+def test_an_adapter_rounds_halves_away_from_zero(kernels: Kernels) -> None:
+    x = np.arange(-100, 101).astype(np.int8)[:, None]
+    weights, c = np.zeros((1, 1), np.int8), np.array([2.0], F)
+    multiplier, shift = np.array([1 << 40], np.uint64), np.array([40], np.uint8)
+    kernels.factors[:2] = [1.0, 0.25]
+    params = Dense(201, 1, 1, 0, 0, 0, Clamp(-128, 127, 0, 0), multiplier.ctypes.data, shift.ctypes.data, 0)
+    params.weights = weights.ctypes.data
+    y = np.zeros((201, 1), np.int8)
+    kernels("dense_forward", params, Lora(1, 0, 1, 1.0, 1.0, c.ctypes.data), x, y, np.zeros(4, F))
+    half = x[:, 0].astype(np.int64)
+    assert np.array_equal(y[:, 0], np.sign(half) * ((np.abs(half) + 1) // 2))
+
+
 @pytest.mark.parametrize("value", [65504.0, -65504.0])
 def test_an_exploded_adapter_saturates_without_overflow(kernels: Kernels, value: float) -> None:
     layer = dense_layer(np.random.default_rng(78))
