@@ -23,6 +23,12 @@ def scons_tool_version():
     return f"4.{major}{minor:02d}{patch:02d}.0"
 
 
+def scons_for(wanted):
+    """The SCons release that PlatformIO's requirement names: ~4.41101.0 is 4.11.1."""
+    digits = wanted.lstrip("~").split(".")[1]
+    return f"{int(digits[:-4])}.{int(digits[-4:-2])}.{int(digits[-2:])}"
+
+
 def register_scons(packages_dir):
     """Make the SCons of this Python known as PlatformIO's build tool, unless one is installed already.
 
@@ -33,7 +39,7 @@ def register_scons(packages_dir):
         return
     wanted, found = get_core_dependencies()[TOOL], scons_tool_version()
     if found is None or semantic_version.Version(found) not in semantic_version.SimpleSpec(wanted):
-        sys.stderr.write(f"lora_mcu: PlatformIO wants {TOOL} {wanted}: pip install scons==4.11.1\n")
+        sys.stderr.write(f"lora_mcu: this PlatformIO needs SCons: pip install scons=={scons_for(wanted)}\n")
         return
     spec = {"owner": "platformio", "id": None, "name": TOOL, "requirements": None, "uri": None}
     meta = {"type": "tool", "name": TOOL, "version": found, "spec": spec}

@@ -198,15 +198,29 @@ def test_plain_pio_run_names_the_missing_compiler(tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_upload_names_the_missing_tool(port_projects: dict[str, Path], tmp_path: Path) -> None:
-    if shutil.which("dfu-util"):
-        pytest.skip("dfu-util is installed; without a board there is nothing to flash")
-    project = tmp_path / "p"
+def toolbox(folder: Path) -> Path:
+    """A folder with the compiler, a shell and nothing else, to be the whole PATH."""
+    folder.mkdir()
+    for tool in ("gcc", "ar", "as", "ranlib", "objcopy", "size"):
+        (folder / f"arm-none-eabi-{tool}").symlink_to(str(shutil.which(f"arm-none-eabi-{tool}")))
+    (folder / "sh").symlink_to("/bin/sh")
+    return folder
+
+
+def test_upload_names_the_missing_tool_or_flashes_the_image(port_projects: dict[str, Path], tmp_path: Path) -> None:
+    project, tools = tmp_path / "p", toolbox(tmp_path / "tools")
     shutil.copytree(port_projects["netduinoplus2"], project)
-    prefix, environment = offline(tmp_path)
-    run = pio_run(project, prefix, environment, "-t", "upload")
+    _, environment = offline(tmp_path)
+    environment["PATH"] = str(tools)
+    run = pio_run(project, [], environment, "-t", "upload")
     assert run.returncode == 1
     assert "Error: upload tool dfu-util is not on PATH: apt install dfu-util" in run.stderr
+    (tools / "dfu-util").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    (tools / "dfu-util").chmod(0o755)
+    run = pio_run(project, [], environment, "-t", "upload")
+    assert run.returncode == 0, run.stderr
+    said = (tmp_path / "said").read_text().split()
+    assert said == ["-a", "0", "-s", "0x08000000:leave", "-D", ".pio/build/netduinoplus2/firmware.bin"]
 
 
 def test_not_a_project(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from lora_mcu import boards, building, checks
+from lora_mcu import boards, building, checks, resources
 from lora_mcu.codegen.platformio import platformio_manifest, render_project_files
 from lora_mcu.errors import ProjectError
 
@@ -88,3 +90,40 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     )
     assert missing["dfu-util"].ok  # only for flashing
     assert missing["dfu-util"].optional
+
+
+@pytest.fixture
+def platform() -> ModuleType:
+    """platform.py as PlatformIO loads it."""
+    file = resources.path("firmware") / "platform" / "platform.py"
+    spec = importlib.util.spec_from_file_location("lora_mcu_platform", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_scons_of_this_python_becomes_platformios_tool(platform: ModuleType, tmp_path: Path) -> None:
+    platform.register_scons(tmp_path)
+    tool = tmp_path / "tool-scons"
+    version = platform.scons_tool_version()
+    assert json.loads((tool / ".piopm").read_text())["version"] == version
+    assert json.loads((tool / "package.json").read_text()) == {"name": "tool-scons", "version": version}
+    (tool / "scons.py").write_text("kept")
+    platform.register_scons(tmp_path)
+    assert (tool / "scons.py").read_text() == "kept"
+
+
+@pytest.mark.parametrize("found", [None, "4.40801.0"])
+def test_without_the_right_scons_the_line_that_installs_it(
+    found: str | None,
+    platform: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(platform, "scons_tool_version", lambda: found)
+    monkeypatch.setattr(platform, "get_core_dependencies", lambda: {"tool-scons": "~4.41101.0"})
+    platform.register_scons(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == "lora_mcu: this PlatformIO needs SCons: pip install scons==4.11.1\n"
