@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,21 @@ def check_restart(results: Results, project: Path, adapter_folder: Path, x: Int8
     results.promise("nothing lost", differing == 0, seen)
 
 
+@cache
+def twin_of(project: Path) -> lora_mcu.Twin:
+    """One build of the twin a process."""
+    return lora_mcu.load_project(project).twin()
+
+
 def train_on_twin(
     project: Path, person: int, seed: int, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], lora_mcu.Adapter]:
     """One person and seed on the twin, as the device does it."""
     har = windows.load()
     split = windows.split_person(har, person, seed)
-    twin = lora_mcu.load_project(project).twin()
+    twin = twin_of(project)
+    twin.reset()
+    twin.clear_store()
     x, y = har.x[split.test], har.y[split.test]
     before = twin.evaluate(x, y)
     twin.configure(**{**settings, "seed": seed})
@@ -242,7 +251,11 @@ def main() -> int:
     arguments = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    results = run(arguments.board)
+    try:
+        results = run(arguments.board)
+    except lora_mcu.Error as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 1
     results.seconds = time.monotonic() - began
     results.promise("time", results.seconds <= SECONDS, f"{results.seconds:.0f} s, at most {SECONDS} wanted")
     show_table(results)

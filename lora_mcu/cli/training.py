@@ -270,6 +270,9 @@ def simulate(
     if len(accuracies) > 1:
         mean = sum(accuracies) / len(accuracies)
         say(f"{seeds} seeds: accuracy {percent(mean)} (from {percent(min(accuracies))} to {percent(max(accuracies))})")
+    for path in (csv_file, output):
+        if path is not None:
+            say(f"wrote {path}")
 
 
 def _csv(rows: list[list[Any]], judged: bool) -> bytes:
