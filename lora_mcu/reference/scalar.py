@@ -68,4 +68,5 @@ def half_stochastic(value: Floats, random16: NDArray[np.uint32]) -> NDArray[np.u
     whole = np.floor(units)
     fraction = np.floor((units - whole) * 65536)
     rounded = np.minimum((whole + (fraction + random16 >= 65536)) * ulp, HALF_MAX)
-    return np.copysign(rounded, value).astype(np.float16).view(np.uint16)
+    bits: NDArray[np.uint16] = np.copysign(rounded, value).astype(np.float16).view(np.uint16)
+    return bits

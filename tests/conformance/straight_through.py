@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The straight-through graph in TensorFlow: float64 operators on dequantized weights, each result replaced by the int8
+activation that the device has (x + stop_gradient(q - x)). TensorFlow's autodiff is then the oracle of the gradients.
+
+Windows are taken apart into strided slices, so that unequal strides and dilations need nothing special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from conformance.oracle import Array
+
+from lora_mcu import Adapter
+from lora_mcu.ir import (
+    Activation,
+    Add,
+    AveragePool,
+    Conv2D,
+    Dense,
+    Depthwise,
+    MaxPool,
+    Mean,
+    Op,
+    Pad,
+    Reshape,
+    Tensor,
+    Window,
+)
+from lora_mcu.program import Program
+
+F64 = tf.float64
+
+
+def real(tensor: Tensor, q: Array) -> Array:
+    """Dequantized float64 values, per tensor or per channel."""
+    if len(tensor.scale) == 1:
+        return (q.astype(np.float64) - tensor.z) * float(tensor.s)
+    shape = [1] * q.ndim
+    shape[tensor.axis] = -1
+    return (q.astype(np.float64) - tensor.zero_point.reshape(shape)) * tensor.scale.astype(np.float64).reshape(shape)
+
+
+def straight_through(x: tf.Tensor, q: Array, tensor: Tensor, activation: Activation) -> tf.Tensor:
+    """The value of q; the gradient of x, stopped at an activation's bound and, at a bare rail, where it pushes out."""
+    low, high = tensor.clamp(activation)
+    value = tf.constant(real(tensor, q), F64)
+    at_low, at_high = tf.constant(q <= low), tf.constant(q >= high)
+
+    @tf.custom_gradient
+    def gate(x: tf.Tensor) -> Any:
+        def gradient(g: tf.Tensor) -> tf.Tensor:
+            up = tf.logical_and(at_high, tf.logical_or(activation.high is not None, g < 0))
+            down = tf.logical_and(at_low, tf.logical_or(activation.low is not None, g > 0))
+            return tf.where(tf.logical_or(up, down), tf.zeros_like(g), g)
+
+        return tf.identity(x), gradient
+
+    x = gate(x)
+    return x + tf.stop_gradient(value - x)
+
+
+def window_slices(x: tf.Tensor, window: Window, out: tuple[int, ...], fill: float) -> tf.Tensor:
+    """[taps, 1, OH, OW, C]: for each tap of the window what it sees; ``fill`` in the padding."""
+    pads = []
+    for axis, before in ((0, window.pad_top), (1, window.pad_left)):
+        reach = (out[axis + 1] - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis] + 1
+        pads.append([before, max(0, reach - before - int(x.shape[axis + 1]))])
+    padded = tf.pad(x, [[0, 0], *pads, [0, 0]], constant_values=tf.constant(fill, x.dtype))
+    taps = []
+    for ky in range(window.kernel[0]):
+        for kx in range(window.kernel[1]):
+            y, x0 = ky * window.dilation[0], kx * window.dilation[1]
+            ends = y + (out[1] - 1) * window.stride[0] + 1, x0 + (out[2] - 1) * window.stride[1] + 1
+            taps.append(padded[:, y : ends[0] : window.stride[0], x0 : ends[1] : window.stride[1]])
+    return tf.stack(taps)
+
+
+class StraightThrough:
+    """One program's training graph. ``quantized=False`` leaves the activations in floats (for finite differences)."""
+
+    def __init__(self, program: Program, quantized: bool = True) -> None:
+        self._program, self._graph, self._quantized = program, program.graph, quantized
+
+    def gradients(
+        self, activations: Mapping[int, Array], adapter: Adapter, label: Any
+    ) -> tuple[float, dict[str, Array]]:
+        """Loss, and gradients by the twin's keys, of one sample whose int8 activations are given by tensor id."""
+        factors = {
+            f"{name}.lora_{part}": tf.constant(value.astype(np.float64), F64)
+            for name, pair in adapter.layers.items()
+            for part, value in zip("AB", pair, strict=True)
+        }
+        with tf.GradientTape() as tape:
+            tape.watch(factors)
+            loss = self.loss(activations, factors, label)
+        found = tape.gradient(loss, factors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return float(loss), {key: value.numpy() for key, value in found.items()}
+
+    def loss(self, activations: Mapping[int, Array], factors: dict[str, tf.Tensor], label: Any) -> tf.Tensor:
+        """Cross entropy or mean squared error of one sample; ``factors`` as float64 tensors."""
+        values: dict[int, tf.Tensor] = {}
+
+        def value(i: int) -> tf.Tensor:
+            """Constants and what stands before the first differentiable operator enter as dequantized values."""
+            if i not in values:
+                tensor = self._graph.tensors[i]
+                q = tensor.data if tensor.data is not None else activations[i]
+                values[i] = tf.constant(real(tensor, q), F64)
+            return values[i]
+
+        for op in self._program.split.forward:
+            if not op.DIFFERENTIABLE:
+                continue
+            tensor = self._graph.tensors[op.output]
+            y = tf.reshape(self._apply(op, value, factors, activations), tensor.shape)
+            if self._quantized and not isinstance(op, Pad | Reshape):
+                y = straight_through(y, activations[op.output], tensor, getattr(op, "activation", Activation.NONE))
+            values[op.output] = y
+        logits = tf.reshape(values[self._program.split.logits], [-1])
+        if self._program.info.loss == "mse":
+            return tf.reduce_mean((logits - tf.constant(np.ravel(label), F64)) ** 2)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(int(label), logits)
+
+    def _apply(self, op: Op, value: Any, factors: dict[str, tf.Tensor], activations: Mapping[int, Array]) -> tf.Tensor:
+        out = self._graph.tensors[op.output].shape
+        x = value(op.inputs[0])
+        match op:
+            case Conv2D():
+                taps = window_slices(x, op.window, out, 0.0)
+                return self._weighted(
+                    op, tf.reshape(tf.transpose(taps, [1, 2, 3, 0, 4]), [out[1] * out[2], -1]), factors
+                )
+            case Dense():
+                return self._weighted(op, tf.reshape(x, [op.batch(self._graph), -1]), factors)
+            case Depthwise():
+                weights = self._graph.tensors[op.weights]
+                assert weights.data is not None
+                w = real(weights, weights.data).reshape(op.window.kernel[0] * op.window.kernel[1], 1, 1, 1, -1)
+                taps = tf.repeat(window_slices(x, op.window, out, 0.0), op.multiplier, axis=-1)
+                return tf.reduce_sum(taps * tf.constant(w, F64), axis=0) + self._bias(op)
+            case AveragePool():
+                inside = window_slices(tf.ones_like(x), op.window, out, 0.0)
+                return tf.reduce_sum(window_slices(x, op.window, out, 0.0), axis=0) / tf.reduce_sum(inside, axis=0)
+            case MaxPool():
+                q = tf.constant(activations[op.inputs[0]].astype(np.float64), F64)
+                first = window_slices(q, op.window, out, -1e9).numpy().argmax(axis=0)  # the first of the largest
+                chosen = tf.one_hot(first, op.window.kernel[0] * op.window.kernel[1], axis=0, dtype=F64)
+                return tf.reduce_sum(window_slices(x, op.window, out, 0.0) * chosen, axis=0)
+            case Mean():
+                return tf.reduce_mean(x, axis=op.axes)
+            case Add():
+                return x + value(op.inputs[1])
+            case Pad():
+                tensor = self._graph.tensors[op.inputs[0]]
+                fill = (op.value - tensor.z) * float(tensor.s)
+                return tf.pad(x, list(zip(op.before, op.after, strict=True)), constant_values=tf.constant(fill, F64))
+            case Reshape():
+                return x
+        raise NotImplementedError(op.KIND)
+
+    def _bias(self, op: Conv2D | Dense | Depthwise) -> Array | float:
+        if op.bias is None:
+            return 0.0
+        x, w, b = (self._graph.tensors[i] for i in (op.inputs[0], op.weights, op.bias))
+        assert b.data is not None
+        return b.data.ravel().astype(np.float64) * float(x.s) * w.scale.astype(np.float64)
+
+    def _weighted(self, op: Conv2D | Dense, patches: tf.Tensor, factors: dict[str, tf.Tensor]) -> tf.Tensor:
+        """patches [P, K] times W^T, plus gamma * (patches A^T) B^T."""
+        weights = self._graph.tensors[op.weights]
+        assert weights.data is not None
+        w = real(weights, weights.data).reshape(weights.shape[0], -1)
+        y = tf.matmul(patches, tf.constant(w.T.copy(), F64)) + self._bias(op)
+        layer = self._program.adaptation.of(op)
+        if layer is None:
+            return y
+        a, b = factors[f"{layer.name}.lora_A"], factors[f"{layer.name}.lora_B"]
+        low = tf.matmul(patches, a, transpose_b=True)
+        return y + self._program.adaptation.gamma * tf.matmul(low, b, transpose_b=True)
