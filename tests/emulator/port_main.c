@@ -5,7 +5,8 @@
 
 #define SCAN_READS 1000000
 
-static void answer(uint64_t value) {
+static void answer(uint64_t value)
+{
     uint8_t text[17];
     for (int i = 15; i >= 0; i--, value >>= 4) {
         text[i] = (uint8_t)"0123456789abcdef"[value & 15u];
@@ -15,7 +16,8 @@ static void answer(uint64_t value) {
 }
 
 /* How often the tick count went back between two reads. */
-static uint64_t tick_faults(void) {
+static uint64_t tick_faults(void)
+{
     uint64_t faults = 0;
     uint64_t last = lmcu_port_ticks();
     for (uint32_t i = 0; i < SCAN_READS; i++) {
@@ -26,7 +28,8 @@ static uint64_t tick_faults(void) {
     return faults;
 }
 
-static uint64_t loop_ticks(void) {
+static uint64_t loop_ticks(void)
+{
     const uint64_t start = lmcu_port_ticks();
     for (volatile uint32_t i = 0; i < 100000; i++) {
     }
@@ -34,13 +37,15 @@ static uint64_t loop_ticks(void) {
 }
 
 /* Reads nothing for a while, so that the receive ring fills up. */
-static void be_busy(void) {
+static void be_busy(void)
+{
     const uint64_t start = lmcu_port_ticks();
     while (lmcu_port_ticks() - start < 2ull * LMCU_BOARD_CLOCK_HZ) {
     }
 }
 
-static uint32_t use_stack(void) {
+static uint32_t use_stack(void)
+{
     volatile uint8_t room[1500];
     for (uint32_t i = 0; i < sizeof room; i++) {
         room[i] = (uint8_t)i;
@@ -48,7 +53,8 @@ static uint32_t use_stack(void) {
     return room[7];
 }
 
-static void serve(uint8_t byte) {
+static void serve(uint8_t byte)
+{
     switch (byte) {
     case 'T': answer(lmcu_port_ticks()); break;
     case 'I': answer(lmcu_port_boot_id()); break;
@@ -65,7 +71,8 @@ static void serve(uint8_t byte) {
     }
 }
 
-int lmcu_main(void) {
+int lmcu_main(void)
+{
     lmcu_port_init();
     lmcu_port_write((const uint8_t *)"boot\n", 5);
     for (;;) {

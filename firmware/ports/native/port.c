@@ -39,19 +39,22 @@ uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES] LMCU_ALIGNED(8);
 typedef char lmcu_port_state_has_its_size[sizeof(lmcu_port_state_t) == LMCU_PORT_BYTES ? 1 : -1];
 typedef char lmcu_ring_is_a_power_of_two[(LMCU_RX_RING_BYTES & (LMCU_RX_RING_BYTES - 1)) == 0 ? 1 : -1];
 
-static void fail(const char *what) {
+static void fail(const char *what)
+{
     fprintf(stderr, "native port: %s: %s\n", what, strerror(errno));
     exit(1);
 }
 
-static uint64_t now_ns(void) {
+static uint64_t now_ns(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* Raw in both directions: what the firmware writes must never come back as an echo. */
-static void make_raw(int slave) {
+static void make_raw(int slave)
+{
     struct termios settings;
     if (tcgetattr(slave, &settings) != 0) {
         fail("tcgetattr");
@@ -67,7 +70,8 @@ static void make_raw(int slave) {
     }
 }
 
-static void open_line(lmcu_port_fields_t *port) {
+static void open_line(lmcu_port_fields_t *port)
+{
     port->master = posix_openpt(O_RDWR | O_NOCTTY);
     if (port->master < 0 || grantpt(port->master) != 0 || unlockpt(port->master) != 0) {
         fail("posix_openpt");
@@ -85,7 +89,8 @@ static void open_line(lmcu_port_fields_t *port) {
     fflush(stdout);
 }
 
-static uint32_t random_id(void) {
+static uint32_t random_id(void)
+{
     uint32_t id = 0;
     const int file = open("/dev/urandom", O_RDONLY);
     if (file < 0 || read(file, &id, sizeof id) != (ssize_t)sizeof id) {
@@ -95,7 +100,8 @@ static uint32_t random_id(void) {
     return id | 1u;
 }
 
-void lmcu_port_init(void) {
+void lmcu_port_init(void)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     const char *inherited = getenv(PTY_VARIABLE);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* no orphan may hold a port */
@@ -107,7 +113,8 @@ void lmcu_port_init(void) {
 }
 
 /* Moves what the line holds into the ring, in at most two runs. */
-static void fill_ring(lmcu_port_fields_t *port) {
+static void fill_ring(lmcu_port_fields_t *port)
+{
     for (int run = 0; run < 2; run++) {
         const uint32_t space = LMCU_RX_RING_BYTES - (port->rx_head - port->rx_tail);
         const uint32_t at = port->rx_head % LMCU_RX_RING_BYTES;
@@ -120,7 +127,8 @@ static void fill_ring(lmcu_port_fields_t *port) {
     }
 }
 
-uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity) {
+uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     uint32_t count = 0;
     fill_ring(port);
@@ -130,7 +138,8 @@ uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity) {
     return count;
 }
 
-void lmcu_port_write(const uint8_t *bytes, uint32_t count) {
+void lmcu_port_write(const uint8_t *bytes, uint32_t count)
+{
     struct pollfd line = {.fd = lmcu_port_state.fields.master, .events = POLLOUT};
     while (count > 0) {
         const ssize_t sent = write(line.fd, bytes, count);
@@ -143,31 +152,37 @@ void lmcu_port_write(const uint8_t *bytes, uint32_t count) {
     }
 }
 
-void lmcu_port_idle(void) {
+void lmcu_port_idle(void)
+{
     struct pollfd line = {.fd = lmcu_port_state.fields.master, .events = POLLIN};
     if (lmcu_port_state.fields.rx_tail == lmcu_port_state.fields.rx_head) {
         (void)poll(&line, 1, IDLE_MS);
     }
 }
 
-uint64_t lmcu_port_ticks(void) {
+uint64_t lmcu_port_ticks(void)
+{
     return now_ns() - lmcu_port_state.fields.start_ns;
 }
 
-uint32_t lmcu_port_clock_hz(void) {
+uint32_t lmcu_port_clock_hz(void)
+{
     return LMCU_BOARD_CLOCK_HZ;
 }
 
-uint32_t lmcu_port_clock_source(void) {
+uint32_t lmcu_port_clock_source(void)
+{
     return 0;
 }
 
-uint32_t lmcu_port_boot_id(void) {
+uint32_t lmcu_port_boot_id(void)
+{
     return lmcu_port_state.fields.boot_id;
 }
 
 /* A reset is the same program started again on the same line. */
-void lmcu_port_reset(void) {
+void lmcu_port_reset(void)
+{
     char descriptors[32];
     snprintf(descriptors, sizeof descriptors, "%d %d", lmcu_port_state.fields.master, lmcu_port_state.fields.slave);
     setenv(PTY_VARIABLE, descriptors, 1);
@@ -175,10 +190,12 @@ void lmcu_port_reset(void) {
     fail("restart");
 }
 
-uint32_t lmcu_port_stack_used(void) {
+uint32_t lmcu_port_stack_used(void)
+{
     return 0; /* the host's stack, not ours */
 }
 
-int main(void) {
+int main(void)
+{
     return lmcu_main();
 }

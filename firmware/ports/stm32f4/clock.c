@@ -14,7 +14,8 @@
 #define PLL_VCO_HZ (2u * LMCU_BOARD_CLOCK_HZ) /* P = 2; Q = 7 gives the 48 MHz of the random number generator */
 #define FLASH_WAIT_STATES ((LMCU_BOARD_CLOCK_HZ - 1u) / 30000000u) /* RM0090 table 10, 2.7 to 3.6 V */
 
-static bool reached(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint32_t limit) {
+static bool reached(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint32_t limit)
+{
     for (uint32_t reads = 0; reads < limit; reads++) {
         if ((*reg & mask) == value) {
             return true;
@@ -24,7 +25,8 @@ static bool reached(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint3
 }
 
 /* RM0090 section 7.3.2: the PLL's input is source / M = 1 MHz, VCO = input * N, system clock = VCO / P. */
-static bool start_pll(uint32_t source_hz, uint32_t source_bit) {
+static bool start_pll(uint32_t source_hz, uint32_t source_bit)
+{
     RCC_CR &= ~RCC_CR_PLLON;
     RCC_PLLCFGR = (source_hz / 1000000u) | ((PLL_VCO_HZ / 1000000u) << 6) | (source_bit << 22) | (7u << 24);
     RCC_CR |= RCC_CR_PLLON;
@@ -32,7 +34,8 @@ static bool start_pll(uint32_t source_hz, uint32_t source_bit) {
 }
 
 /* Wait states first (section 3.5.1), then the buses (APB1 at most 42 MHz, APB2 at most 84 MHz), then the switch. */
-static bool switch_to_pll(void) {
+static bool switch_to_pll(void)
+{
     FLASH_ACR = FLASH_WAIT_STATES | (7u << 8); /* prefetch, instruction and data cache */
     if (!reached(&FLASH_ACR, 7u, FLASH_WAIT_STATES, WAIT_READS)) {
         return false;
@@ -43,7 +46,8 @@ static bool switch_to_pll(void) {
 }
 
 /* A boot loader may have left the PLL running: back to the internal oscillator, buses undivided. */
-static bool switch_to_internal(void) {
+static bool switch_to_internal(void)
+{
     RCC_CR |= RCC_CR_HSION;
     if (!reached(&RCC_CR, RCC_CR_HSIRDY, RCC_CR_HSIRDY, HSI_READS)) {
         return false;
@@ -52,7 +56,8 @@ static bool switch_to_internal(void) {
     return reached(&RCC_CFGR, 3u << 2, 0, HSI_READS);
 }
 
-void lmcu_clock_init(void) {
+void lmcu_clock_init(void)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     port->clock_hz = HSI_HZ;
     port->clock_source = 0;
@@ -73,10 +78,12 @@ void lmcu_clock_init(void) {
     }
 }
 
-uint32_t lmcu_port_clock_hz(void) {
+uint32_t lmcu_port_clock_hz(void)
+{
     return lmcu_port_state.fields.clock_hz;
 }
 
-uint32_t lmcu_port_clock_source(void) {
+uint32_t lmcu_port_clock_source(void)
+{
     return lmcu_port_state.fields.clock_source;
 }

@@ -10,17 +10,20 @@ lmcu_port_state_t lmcu_port_state LMCU_ALIGNED(8) __attribute__((section(".noini
 
 typedef char lmcu_port_state_has_its_size[sizeof(lmcu_port_state_t) == LMCU_PORT_BYTES ? 1 : -1];
 
-static uint32_t disable_interrupts(void) {
+static uint32_t disable_interrupts(void)
+{
     uint32_t primask;
     __asm volatile("mrs %0, primask\n\tcpsid i" : "=r"(primask)::"memory");
     return primask;
 }
 
-static void restore_interrupts(uint32_t primask) {
+static void restore_interrupts(uint32_t primask)
+{
     __asm volatile("msr primask, %0" ::"r"(primask) : "memory");
 }
 
-void lmcu_port_init(void) {
+void lmcu_port_init(void)
+{
     const uint32_t boots = lmcu_port_state.fields.boot_count;
     lmcu_port_state.fields = (lmcu_port_fields_t){.boot_count = boots + 1};
     lmcu_clock_init();
@@ -28,7 +31,8 @@ void lmcu_port_init(void) {
     lmcu_serial_init();
 }
 
-void lmcu_tick_init(void) {
+void lmcu_tick_init(void)
+{
     SYST_RVR = TICK_PERIOD - 1;
     SYST_CVR = 0;
     SYST_CSR = 7; /* core clock, interrupt, enable */
@@ -36,13 +40,15 @@ void lmcu_tick_init(void) {
     }
 }
 
-void lmcu_tick_interrupt(void) {
+void lmcu_tick_interrupt(void)
+{
     lmcu_port_state.fields.tick_wraps++;
 }
 
 /* The interrupt becomes pending when the counter reaches 0, so 0 is the first tick of the next period. A pending
  * interrupt is a wrap that is not counted yet, and so is a 0 whose interrupt has not come up yet. */
-uint64_t lmcu_port_ticks(void) {
+uint64_t lmcu_port_ticks(void)
+{
     const uint32_t primask = disable_interrupts();
     uint64_t wraps = lmcu_port_state.fields.tick_wraps;
     uint32_t value = SYST_CVR;
@@ -58,7 +64,8 @@ uint64_t lmcu_port_ticks(void) {
 
 /* A byte between the caller's last read and here is seen by the comparison; one after it is pending and ends WFI even
  * though interrupts are masked. SysTick ends it after a period at the latest. */
-void lmcu_port_idle(void) {
+void lmcu_port_idle(void)
+{
     const uint32_t primask = disable_interrupts();
     if (lmcu_port_state.fields.rx_head == lmcu_port_state.fields.rx_tail) {
         __asm volatile("dsb\n\twfi" ::: "memory");
@@ -67,7 +74,8 @@ void lmcu_port_idle(void) {
 }
 
 /* RM0090 section 24.3; 0 where the generator does not answer (QEMU, or no 48 MHz clock). */
-static uint32_t hardware_random(void) {
+static uint32_t hardware_random(void)
+{
     RCC_AHB2ENR |= 1u << 6;
     (void)RCC_AHB2ENR;
     RNG_CR = RNG_CR_RNGEN;
@@ -79,7 +87,8 @@ static uint32_t hardware_random(void) {
     return 0;
 }
 
-static uint32_t mix(uint32_t x) {
+static uint32_t mix(uint32_t x)
+{
     x ^= x >> 16;
     x *= 0x7feb352du;
     x ^= x >> 15;
@@ -89,7 +98,8 @@ static uint32_t mix(uint32_t x) {
 
 /* Made at the first question, whose moment is the host's: true random bits where there are any, else that moment and a
  * counter that survives a reset. */
-uint32_t lmcu_port_boot_id(void) {
+uint32_t lmcu_port_boot_id(void)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     if (port->boot_id == 0) {
         port->boot_id = mix(port->boot_count ^ mix((uint32_t)lmcu_port_ticks() ^ mix(hardware_random()))) | 1u;
@@ -97,7 +107,8 @@ uint32_t lmcu_port_boot_id(void) {
     return port->boot_id;
 }
 
-void lmcu_port_reset(void) {
+void lmcu_port_reset(void)
+{
     lmcu_serial_drain();
     __asm volatile("cpsid i\n\tdsb" ::: "memory");
     SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;

@@ -13,7 +13,8 @@ uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES] LMCU_ALIGNED(8);
 typedef char lmcu_ring_is_a_power_of_two[(LMCU_RX_RING_BYTES & (LMCU_RX_RING_BYTES - 1)) == 0 ? 1 : -1];
 
 /* Section 8.4: mode 2 is "alternate function"; the pull-up keeps an unconnected line idle. */
-static void alternate_pin(uint32_t port, uint32_t pin) {
+static void alternate_pin(uint32_t port, uint32_t pin)
+{
     RCC_AHB1ENR |= 1u << port;
     (void)RCC_AHB1ENR;
     GPIO_AFR(port, pin) = (GPIO_AFR(port, pin) & ~(15u << (pin % 8u * 4u))) | (LMCU_BOARD_UART_AF << (pin % 8u * 4u));
@@ -21,7 +22,8 @@ static void alternate_pin(uint32_t port, uint32_t pin) {
     GPIO_MODER(port) = (GPIO_MODER(port) & ~(3u << (pin * 2u))) | (2u << (pin * 2u));
 }
 
-void lmcu_serial_init(void) {
+void lmcu_serial_init(void)
+{
     const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
     const uint32_t bus_hz = lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
     alternate_pin(LMCU_BOARD_TX_PORT, LMCU_BOARD_TX_PIN);
@@ -35,7 +37,8 @@ void lmcu_serial_init(void) {
 }
 
 /* Reading SR, then DR clears RXNE and ORE (section 30.6.1). A full ring drops the byte: the frame's CRC tells. */
-void lmcu_serial_interrupt(void) {
+void lmcu_serial_interrupt(void)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     const uint32_t status = USART_SR(UART);
     const uint8_t byte = (uint8_t)USART_DR(UART);
@@ -54,7 +57,8 @@ void lmcu_serial_interrupt(void) {
     }
 }
 
-uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity) {
+uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity)
+{
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     const uint32_t head = port->rx_head;
     uint32_t tail = port->rx_tail;
@@ -69,7 +73,8 @@ uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity) {
 }
 
 /* TXE or TC will do: an emulator may show only one of them. */
-static bool can_send(void) {
+static bool can_send(void)
+{
     for (uint32_t reads = 0; reads < WAIT_READS; reads++) {
         if ((USART_SR(UART) & (USART_SR_TXE | USART_SR_TC)) != 0) {
             return true;
@@ -78,13 +83,15 @@ static bool can_send(void) {
     return false;
 }
 
-void lmcu_port_write(const uint8_t *bytes, uint32_t count) {
+void lmcu_port_write(const uint8_t *bytes, uint32_t count)
+{
     for (uint32_t i = 0; i < count && can_send(); i++) {
         USART_DR(UART) = bytes[i];
     }
 }
 
-void lmcu_serial_drain(void) {
+void lmcu_serial_drain(void)
+{
     for (uint32_t reads = 0; reads < WAIT_READS && (USART_SR(UART) & USART_SR_TC) == 0; reads++) {
     }
 }

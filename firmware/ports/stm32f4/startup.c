@@ -12,7 +12,8 @@ uint8_t lmcu_stack[LMCU_STACK_BYTES] LMCU_ALIGNED(8) __attribute__((section(".no
 extern uint32_t lmcu_bss_start[], lmcu_bss_end[]; /* linker.ld */
 
 /* A fault leaves nothing to trust, not even the stack pointer: reset the part. */
-static void fault(void) {
+static void fault(void)
+{
     SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;
     for (;;) {
     }
@@ -34,14 +35,16 @@ const uintptr_t lmcu_vectors[16 + LMCU_BOARD_UART_IRQ + 1] __attribute__((sectio
     [16 + LMCU_BOARD_UART_IRQ] = (uintptr_t)lmcu_serial_interrupt,
 };
 
-static void zero_bss(void) {
+static void zero_bss(void)
+{
     for (volatile uint32_t *word = lmcu_bss_start; word != lmcu_bss_end; word++) {
         *word = 0;
     }
 }
 
 /* Fills the stack below the stack pointer, so that the deepest use can be read off later. */
-static void paint_stack(void) {
+static void paint_stack(void)
+{
     uintptr_t pointer;
     __asm volatile("mov %0, sp" : "=r"(pointer));
     for (uintptr_t at = (uintptr_t)lmcu_stack; at < pointer; at += 4) {
@@ -49,7 +52,8 @@ static void paint_stack(void) {
     }
 }
 
-uint32_t lmcu_port_stack_used(void) {
+uint32_t lmcu_port_stack_used(void)
+{
     const uint32_t *words = (const uint32_t *)(const void *)lmcu_stack;
     uint32_t clean = 0;
     while (clean < LMCU_STACK_BYTES / 4 && words[clean] == LMCU_STACK_PAINT) {
@@ -59,13 +63,15 @@ uint32_t lmcu_port_stack_used(void) {
 }
 
 /* FPSCR 0: round to nearest even, subnormals kept, no default NaN. The ISB must come before the first float instruction. */
-static void enable_fpu(void) {
+static void enable_fpu(void)
+{
     SCB_CPACR |= 0xFu << 20;
     __asm volatile("dsb\n\tisb" ::: "memory");
     __asm volatile("vmsr fpscr, %0" ::"r"(0));
 }
 
-void lmcu_reset_handler(void) {
+void lmcu_reset_handler(void)
+{
     __asm volatile("cpsid i" ::: "memory");
     SCB_VTOR = (uint32_t)(uintptr_t)lmcu_vectors;
     enable_fpu();
