@@ -44,7 +44,9 @@ def test_report_equals_native_image_to_the_byte(har_native: Compiled) -> None:
     assert_report_is_image(har_native)
 
 
-@pytest.mark.parametrize("model", ["mlperf_kws_ref_model.tflite", "mlperf_ad01_int8.tflite"])
+@pytest.mark.parametrize(
+    "model", ["mlperf_kws_ref_model.tflite", "mlperf_ad01_int8.tflite", "mlperf_pretrainedResnet_quant.tflite"]
+)
 def test_report_equals_image_of_real_models(model: str, models_dir: Path, tmp_path: Path) -> None:
     compiled = compile_and_build(tmp_path / "project", models_dir / model, "netduinoplus2")
     assert_report_is_image(compiled)
