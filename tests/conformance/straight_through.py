@@ -22,6 +22,7 @@ from lora_mcu.ir import (
     Conv2D,
     Dense,
     Depthwise,
+    Graph,
     MaxPool,
     Mean,
     Op,
@@ -79,8 +80,40 @@ def window_slices(x: tf.Tensor, window: Window, out: tuple[int, ...], fill: floa
     return tf.stack(taps)
 
 
+def _half_away(x: Array) -> Array:
+    return np.sign(x) * np.floor(np.abs(x) + 0.5)
+
+
+def rounded(op: Op, graph: Graph, y: tf.Tensor) -> Array:
+    """The int8 activation that float64 results ``y`` stand for, rounded where LiteRT rounds.
+
+    Accumulators are integers of scale s_x s_w. Convolution and MEAN round twice: first to multiples of 2^shift, shift
+    the binary exponent of the rescaling factor (that is gemmlowp's doubling high multiplication), then to integers.
+    """
+    x, out = graph.tensors[op.inputs[0]], graph.tensors[op.output]
+    unit = np.float64(x.s)
+    if isinstance(op, Conv2D | Dense | Depthwise):
+        unit = unit * graph.tensors[op.weights].scale.astype(np.float64)
+    ratio = unit / float(out.s)
+    if isinstance(op, Mean):
+        count = op.split(graph)[1]
+        coarse = np.exp2(np.frexp(ratio)[1] - (count.bit_length() - 1))
+        steps = _half_away(y.numpy() * count / unit) * ratio / count
+    else:
+        coarse = np.exp2(np.frexp(ratio)[1])
+        steps = _half_away(y.numpy() / unit) * ratio
+    if not isinstance(op, Dense):
+        steps = np.floor(steps / coarse + 0.5) * coarse
+    low, high = out.clamp(getattr(op, "activation", Activation.NONE))
+    return np.clip(_half_away(steps) + out.z, low, high).astype(np.int8)
+
+
 class StraightThrough:
-    """One program's training graph. ``quantized=False`` leaves the activations in floats (for finite differences)."""
+    """One program's training graph. ``quantized=False`` leaves the activations in floats (for finite differences).
+
+    Activations that the caller does not give are computed here, by rounding TensorFlow's own results (weighted
+    operators and MEAN only).
+    """
 
     def __init__(self, program: Program, quantized: bool = True) -> None:
         self._program, self._graph, self._quantized = program, program.graph, quantized
@@ -118,7 +151,9 @@ class StraightThrough:
             tensor = self._graph.tensors[op.output]
             y = tf.reshape(self._apply(op, value, factors, activations), tensor.shape)
             if self._quantized and not isinstance(op, Pad | Reshape):
-                y = straight_through(y, activations[op.output], tensor, getattr(op, "activation", Activation.NONE))
+                activation = getattr(op, "activation", Activation.NONE)
+                q = activations[op.output] if op.output in activations else rounded(op, self._graph, y)
+                y = straight_through(y, q, tensor, activation)
             values[op.output] = y
         logits = tf.reshape(values[self._program.split.logits], [-1])
         if self._program.info.loss == "mse":
