@@ -27,7 +27,7 @@ void lmcu_average_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y)
             for (int32_t c = 0; c < p->channels; ++c) {
                 const int32_t sum = window_sum(p, &w, x, c);
                 const int32_t mean = (sum > 0 ? sum + count / 2 : sum - count / 2) / count; /* halves away from zero */
-                *y++ = lmcu_to_output(mean, 0, &p->clamp);
+                *y++ = (int8_t)lmcu_clamp_i32(mean, p->clamp.act_min, p->clamp.act_max);
             }
         }
     }

@@ -62,6 +62,17 @@ static void load_patch(const lmcu_conv2d_t *p, const int8_t *x, int32_t oy, int3
     }
 }
 
+/* y of `rows` outputs from o */
+static void write_outputs(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
+{
+    const int32_t *multiplier = p->requant.multiplier + o;
+    const int8_t *shift = p->requant.shift + o;
+    for (int32_t i = 0; i < rows; ++i) {
+        const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
+        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+    }
+}
+
 /* One position: y [out_c]. f and t are NULL without an adapter. */
 static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patch,
                              int32_t k, int8_t *y)
@@ -69,18 +80,11 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
     for (int32_t o = 0; o < p->out_c; o += 4) {
         const int32_t rows = p->out_c - o < 4 ? p->out_c - o : 4;
         int32_t acc[4];
-        int64_t sum[4];
         lmcu_dot_block(patch, p->weights + (intptr_t)o * k, p->bias ? p->bias + o : 0, k, rows, acc);
-        for (int32_t i = 0; i < rows; ++i) {
-            sum[i] = acc[i];
-        }
         if (f) {
-            lmcu_lora_add(f, t, o, rows, acc, sum);
+            lmcu_lora_add(f, t, o, rows, acc);
         }
-        for (int32_t i = 0; i < rows; ++i) {
-            const int32_t value = lmcu_requant(sum[i], p->requant.multiplier[o + i], p->requant.shift[o + i]);
-            y[o + i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
-        }
+        write_outputs(p, o, rows, acc, y + o);
     }
 }
 

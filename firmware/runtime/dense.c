@@ -18,6 +18,16 @@ static int32_t load_patch(const lmcu_dense_t *p, const int8_t *restrict x, int16
     return sum;
 }
 
+/* y of `rows` outputs from o */
+static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
+{
+    for (int32_t i = 0; i < rows; ++i) {
+        const int32_t q = p->requant.per_channel ? o + i : 0;
+        const int64_t value = lmcu_round_half_away(acc[i], p->requant.multiplier[q], p->requant.shift[q]);
+        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+    }
+}
+
 /* One row: y [m]. f and t are NULL without an adapter. */
 static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patch,
                         int32_t patch_sum, int8_t *y)
@@ -25,20 +35,14 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const fl
     for (int32_t o = 0; o < p->m; o += 4) {
         const int32_t rows = p->m - o < 4 ? p->m - o : 4;
         int32_t acc[4];
-        int64_t sum[4];
         lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, p->bias ? p->bias + o : 0, p->k, rows, acc);
         for (int32_t i = 0; i < rows; ++i) {
             acc[i] -= p->weight_zero_point * patch_sum;
-            sum[i] = acc[i];
         }
         if (f) {
-            lmcu_lora_add(f, t, o, rows, acc, sum);
+            lmcu_lora_add(f, t, o, rows, acc);
         }
-        for (int32_t i = 0; i < rows; ++i) {
-            const int32_t q = p->requant.per_channel ? o + i : 0;
-            const int64_t value = lmcu_round_half_away(sum[i], p->requant.multiplier[q], p->requant.shift[q]);
-            y[o + i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
-        }
+        write_outputs(p, o, rows, acc, y + o);
     }
 }
 

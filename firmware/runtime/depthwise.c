@@ -83,6 +83,16 @@ static void accumulate_multiplied(const lmcu_conv2d_t *p, int32_t multiplier, co
     }
 }
 
+static void write_outputs(const lmcu_conv2d_t *p, int32_t first, int32_t count, const int32_t *acc, int8_t *restrict y)
+{
+    const int32_t *multiplier = p->requant.multiplier + first;
+    const int8_t *shift = p->requant.shift + first;
+    for (int32_t i = 0; i < count; ++i) {
+        const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
+        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+    }
+}
+
 static void forward_position(const lmcu_depthwise_t *p, const int8_t *x, const window_t *win, int8_t *y)
 {
     const lmcu_conv2d_t *conv = &p->conv;
@@ -97,10 +107,7 @@ static void forward_position(const lmcu_depthwise_t *p, const int8_t *x, const w
         } else {
             accumulate_multiplied(conv, p->multiplier, x, win, o, count, acc);
         }
-        for (int32_t i = 0; i < count; ++i) {
-            const int32_t value = lmcu_requant(acc[i], conv->requant.multiplier[o + i], conv->requant.shift[o + i]);
-            y[o + i] = lmcu_to_output(value, conv->output_zero_point, &conv->clamp);
-        }
+        write_outputs(conv, o, count, acc, y + o);
     }
 }
 

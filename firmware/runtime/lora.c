@@ -4,6 +4,7 @@
 #include "lmcu_strict.h"
 
 #include "lora.h"
+#include "requant.h"
 
 lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
 {
@@ -92,18 +93,21 @@ void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, float *t)
     }
 }
 
-/* Nearest integer of l, halves away from zero, limited to +-2^30. */
+/* Nearest integer of l, halves away from zero, limited to +-2^30. Compared as bits: cheaper where flags must be moved. */
 LMCU_INLINE int32_t round_delta(float l)
 {
-    float d = l > -0x1p+30f ? l : -0x1p+30f; /* NaN, which finite factors cannot give, ends here too */
-    d = d < 0x1p+30f ? d : 0x1p+30f;
-    const int32_t i = (int32_t)d;
-    const float e = d - (float)i;
-    return i + (e >= 0.5f) - (e <= -0.5f);
+    const uint32_t bits = lmcu_float_bits(l);
+    if ((bits & 0x7fffffffu) >= 0x4e800000u) { /* 2^30 and above, NaN (which finite factors cannot give) */
+        return bits >> 31 != 0u ? -0x40000000 : 0x40000000;
+    }
+    const int32_t whole = (int32_t)l;
+    const uint32_t rest = lmcu_float_bits(l - (float)whole);
+    const int32_t away = (rest & 0x7fffffffu) >= 0x3f000000u ? 1 : 0;
+    return whole + (rest >> 31 != 0u ? -away : away);
 }
 
-LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, const float *t, int32_t o, int32_t rows,
-                           const int32_t *acc, int64_t *sum)
+LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict t, int32_t o,
+                           int32_t rows, int32_t *restrict acc)
 {
     for (int32_t i = 0; i < rows; ++i) {
         float s = 0.0f;
@@ -111,19 +115,19 @@ LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, 
             const float b = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
             s = s + b * t[j];
         }
-        sum[i] = (int64_t)acc[i] + round_delta(f->lora->c[o + i] * s);
+        acc[i] = lmcu_saturate((int64_t)acc[i] + round_delta(f->lora->c[o + i] * s));
     }
 }
 
-void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, const int32_t *acc, int64_t *sum)
+void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc)
 {
     const int32_t rank = f->lora->rank;
     if (!f->b) {
-        add_delta(f, 0, rank, t, o, rows, acc, sum);
+        add_delta(f, 0, rank, t, o, rows, acc);
     } else if (rank == 4 && rows == 4) {
-        add_delta(f, 1, 4, t, o, 4, acc, sum);
+        add_delta(f, 1, 4, t, o, 4, acc);
     } else {
-        add_delta(f, 1, rank, t, o, rows, acc, sum);
+        add_delta(f, 1, rank, t, o, rows, acc);
     }
 }
 

@@ -27,8 +27,8 @@ lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int
 /* t[j] = sum_k A[j,k] * patch[k] */
 void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, float *t);
 
-/* sum[i] = acc[i] + round(c[o+i] * sum_j B[o+i,j] * t[j]) for `rows` <= 4 outputs from o */
-void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, const int32_t *acc, int64_t *sum);
+/* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
+void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
 
 /* dB and dA of one position, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
 void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const float *g, float *h);

@@ -25,7 +25,8 @@ void lmcu_max_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y)
         for (int32_t ox = 0; ox < p->out_w; ++ox) {
             const lmcu_window_t w = lmcu_pool_window(p, oy, ox);
             for (int32_t c = 0; c < p->channels; ++c) {
-                *y++ = lmcu_to_output(x[first_maximum(p, &w, x, c)], 0, &p->clamp);
+                const int8_t max = x[first_maximum(p, &w, x, c)];
+                *y++ = (int8_t)lmcu_clamp_i32(max, p->clamp.act_min, p->clamp.act_max);
             }
         }
     }

@@ -13,6 +13,12 @@ LMCU_INLINE int32_t lmcu_clamp_i32(int32_t value, int32_t low, int32_t high)
     return value > high ? high : value;
 }
 
+/* The arguments below may be int32 (most are): then this costs nothing. */
+LMCU_INLINE int32_t lmcu_saturate(int64_t value)
+{
+    return value > INT32_MAX ? INT32_MAX : value < INT32_MIN ? INT32_MIN : (int32_t)value;
+}
+
 /* round(a * b / 2^31), ties towards plus infinity: equal to gemmlowp's SaturatingRoundingDoublingHighMul for b >= 0. */
 LMCU_INLINE int32_t lmcu_high_mul(int32_t a, int32_t b)
 {
@@ -28,13 +34,7 @@ LMCU_INLINE int32_t lmcu_divide_by_power(int32_t x, int32_t exponent)
     return (x >> exponent) + (rest > threshold ? 1 : 0);
 }
 
-/* Largest |acc| that may be shifted left by `shift` and multiplied. */
-LMCU_INLINE int32_t lmcu_acc_limit(int32_t shift)
-{
-    return 0x7fffffff >> (shift > 0 ? shift : 0);
-}
-
-/* x * multiplier / 2^31 * 2^shift with both of gemmlowp's roundings; |x| <= lmcu_acc_limit(shift) */
+/* x * multiplier / 2^31 * 2^shift with both of gemmlowp's roundings; x * 2^shift fits where shift > 0 */
 LMCU_INLINE int32_t lmcu_multiply(int32_t x, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
@@ -42,32 +42,34 @@ LMCU_INLINE int32_t lmcu_multiply(int32_t x, int32_t multiplier, int32_t shift)
     return lmcu_divide_by_power(lmcu_high_mul(x * (int32_t)(1u << left), multiplier), right);
 }
 
-/* RQ of convolutions: acc beyond the limit is saturated first. */
+/* RQ of convolutions: where it must be shifted left, acc is limited first; the output is saturated there. */
 LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
 {
-    const int32_t limit = lmcu_acc_limit(shift);
-    const int32_t x = acc > limit ? limit : acc < -limit ? -limit : (int32_t)acc;
-    return lmcu_multiply(x, multiplier, shift);
+    const int32_t x = lmcu_saturate(acc);
+    if (shift <= 0) {
+        return lmcu_divide_by_power(lmcu_high_mul(x, multiplier), -shift);
+    }
+    const int32_t limit = INT32_MAX >> shift;
+    return lmcu_multiply(lmcu_clamp_i32(x, -limit, limit), multiplier, shift);
 }
 
 /* RQ of dense layers: sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift). The low 32 bits of the product
  * cannot reach the result because shift >= 33. */
 LMCU_INLINE int64_t lmcu_round_half_away(int64_t acc, uint64_t multiplier, uint32_t shift)
 {
-    const uint64_t distance = acc < 0 ? (uint64_t)-acc : (uint64_t)acc;
-    const uint64_t a = distance > 0x7fffffffu ? 0x7fffffffu : distance;
-    const uint64_t low = a * (uint32_t)multiplier;
-    const uint64_t high = a * (uint32_t)(multiplier >> 32) + (low >> 32);
+    const int32_t x = lmcu_saturate(acc);
+    const uint32_t a = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;
+    const uint64_t low = (uint64_t)a * (uint32_t)multiplier;
+    const uint64_t high = (uint64_t)a * (uint32_t)(multiplier >> 32) + (low >> 32);
     const int64_t magnitude = (int64_t)((high + ((uint64_t)1 << (shift - 33u))) >> (shift - 32u));
-    return acc < 0 ? -magnitude : magnitude;
+    return x < 0 ? -magnitude : magnitude;
 }
 
-/* value + zero_point into [act_min, act_max] */
+/* value + zero_point into [act_min, act_max], whatever the value */
 LMCU_INLINE int8_t lmcu_to_output(int64_t value, int32_t zero_point, const lmcu_clamp_t *clamp)
 {
-    const int64_t shifted = value + zero_point;
-    const int64_t low = shifted < clamp->act_min ? clamp->act_min : shifted;
-    return (int8_t)(low > clamp->act_max ? clamp->act_max : low);
+    const int32_t x = lmcu_saturate(value);
+    return (int8_t)(lmcu_clamp_i32(x, clamp->act_min - zero_point, clamp->act_max - zero_point) + zero_point);
 }
 
 /* Straight-through: what a clamped output lets back. An activation's bound stops every gradient, the bare int8 rail only
