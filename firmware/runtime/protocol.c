@@ -127,7 +127,8 @@ static void hello(uint32_t sequence, const uint8_t *in, uint32_t count)
 /* Keeps what a window needs; a longer response is only ever the last one, and that stays in tx. */
 static void keep(uint32_t type, uint32_t sequence, const uint8_t *payload, uint32_t count)
 {
-    lmcu_kept_t *kept = &LINK.kept[sequence % LMCU_WINDOW];
+    lmcu_kept_t *kept = &LINK.kept[LINK.kept_next];
+    LINK.kept_next = (uint8_t)((LINK.kept_next + 1) % LMCU_WINDOW);
     kept->sequence = (uint16_t)sequence;
     kept->type = (uint8_t)type;
     kept->count = count <= LMCU_SMALL_PAYLOAD ? (uint8_t)count : 0;
@@ -156,13 +157,23 @@ static void run_next(uint32_t type, uint32_t sequence, const uint8_t *in, uint32
     lmcu_frame_send(LINK.tx, LINK.tx_count);
 }
 
+static const lmcu_kept_t *find_kept(uint32_t sequence)
+{
+    for (uint32_t i = 0; i < LMCU_WINDOW; ++i) {
+        if (LINK.kept[i].count != 0 && LINK.kept[i].sequence == sequence) {
+            return &LINK.kept[i];
+        }
+    }
+    return NULL;
+}
+
 static void repeat(uint32_t type, uint32_t sequence, int32_t distance)
 {
-    const lmcu_kept_t *kept = &LINK.kept[sequence % LMCU_WINDOW];
+    const lmcu_kept_t *kept = find_kept(sequence);
     if (distance == -1 && LINK.tx_count != 0) {
         LINK.repeats++;
         lmcu_frame_send(LINK.tx, LINK.tx_count);
-    } else if (kept->count != 0 && kept->sequence == sequence) {
+    } else if (kept != NULL) {
         LINK.repeats++;
         memcpy(LINK.rx.bytes + LMCU_FRAME_HEADER, kept->payload, kept->count);
         answer(kept->type, sequence, (lmcu_status_t)kept->payload[0], kept->count - 1u);

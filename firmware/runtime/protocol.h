@@ -35,7 +35,8 @@ typedef struct {
     uint8_t session;         /* a HELLO was answered */
     uint8_t output_ready;    /* lmcu_model.output holds the last inference */
     uint8_t reboot;          /* reset once the answer is out */
-    uint8_t pad_[7];
+    uint8_t kept_next;       /* place in kept of the next response */
+    uint8_t pad_[6];
 } lmcu_link_state_t;
 
 typedef union {

@@ -22,7 +22,7 @@ from lora_mcu.errors import AdapterError
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-RECORD = "training.json"
+RECORD = "training.json"  # of the run that made the adapter; the command line writes it
 FORMAT_VERSION = "1"
 METADATA_KEYS = ("base_model_sha256", "format_version", "layout_sha256")
 PREFIX = "base_model.model."
@@ -56,19 +56,6 @@ def load(folder: Path) -> Adapter:
         )
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
-
-
-def write_training_record(folder: str | Path, record: dict[str, Any]) -> None:
-    """Write ``training.json`` (what belongs to a run: numerics, settings, stats) beside an adapter, in one move."""
-    path = Path(folder) / RECORD
-    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    draft = path.with_name(f".{RECORD}.{secrets.token_hex(4)}")
-    try:
-        _write(draft, text.encode())
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise AdapterError(f"{path} cannot be written: {error.strerror}") from None
 
 
 # ---- writing ----

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ _STATS = struct.Struct("<fIIII")
 _SETTINGS = struct.Struct("<fffffIII")
 _STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIII")
 _MAX_INFO = 1 << 20
+_MAX_COUNT = 1 << 26  # elements or bytes: more than any board's memory
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,46 @@ def read_info(client: Client) -> ModelInfo:
         raw += piece
     try:
         info = ModelInfo.from_json(raw.decode())
-        identity = (info.model_sha256, info.layout_sha256)
+        _check_info(info)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DeviceError("the device's description of its model is broken: rebuild and flash its project") from None
-    if identity != (client.hello.model_sha256, client.hello.layout_sha256):
+    if (info.model_sha256, info.layout_sha256) != (client.hello.model_sha256, client.hello.layout_sha256):
         raise DeviceError("the device's description names another model than HELLO: rebuild and flash its project")
     return info
+
+
+def _check_info(info: ModelInfo) -> None:
+    """Raise ValueError unless everything that sizes or names something here is what it should be."""
+    edges = (info.input, info.output)
+    counts = [
+        *(n for edge in edges for n in edge.shape),
+        *(n for layer in info.layers for n in (layer.m, layer.k, *(layer.kernel or (1,)))),
+        *([info.rank] if info.layers else []),
+        info.logit_count,
+    ]
+    texts = (
+        info.name,
+        info.board,
+        info.numerics,
+        info.model_sha256,
+        info.layout_sha256,
+        *info.label_names,
+        *(layer.name for layer in info.layers),
+    )
+    floats = (info.alpha, *(edge.scale for edge in edges if edge.scale is not None))
+    fine = (
+        all(type(n) is int and 0 < n <= _MAX_COUNT for n in counts)
+        and all(isinstance(text, str) for text in texts)
+        and all(type(x) in (int, float) and 0 < x < math.inf for x in floats)
+        and all(edge.dtype in ("int8", "uint8", "float32") and type(edge.zero_point) is int for edge in edges)
+        and all(edge.nbytes <= _MAX_COUNT for edge in edges)
+        and info.loss in ("cross_entropy", "mse")
+        and type(info.store_capacity) is int
+        and type(info.rslora) is bool
+        and info.parameters <= _MAX_COUNT
+    )
+    if not fine:
+        raise ValueError("a field has a wrong type or is out of range")
 
 
 def statistics(client: Client) -> Statistics:

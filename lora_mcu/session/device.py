@@ -121,6 +121,8 @@ class Device(Learner):
             while (seen := commands.statistics(self._client)).epochs_left:
                 shortest, longest = _POLL_SECONDS
                 time.sleep(min(shortest + (time.monotonic() - start) / 10, longest))
+        except (NoAnswerError, DeviceResetError):
+            raise  # nobody there to be stopped
         except BaseException:
             with contextlib.suppress(DeviceError):
                 commands.run_stop(self._client)

@@ -23,6 +23,7 @@ from lora_mcu.link.frames import Decoder, Frame, encode
 HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
 CONTEXT_BYTES = int(re.search(r"LMCU_CONTEXT_BYTES (\d+)", (RUNTIME / "lmcu_config.h").read_text())[1])  # type: ignore[index]
+CORE = ("crc32", "dense", "frame", "lmcu_math", "lora", "loss", "matvec", "mem", "selftest", "sgd", "train")
 FLAGS = ("-std=gnu99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 
 
@@ -71,7 +72,7 @@ def prepare(model: Model, folder: Path) -> list[str]:
         text = re.sub(r"(#define LMCU_LINK_BYTES) \d+", r"\1 4096", text)
     config.write_text(text)
     (folder / "fake_info.h").write_text(f"#define FAKE_INFO {json.dumps(model.info.to_json())}\n")
-    sources = sorted(str(p) for p in runtime.glob("*.c") if p.name != "main.c")
+    sources = [str(runtime / f"{name}.c") for name in CORE] + sorted(map(str, runtime.glob("protocol*.c")))
     loss = {"cross_entropy": 0, "mse": 1}[model.loss]
     return [
         *FLAGS, f"-I{folder}", f"-I{runtime}", f"-DFAKE_INPUT={model.inputs}", f"-DFAKE_OUTPUT={model.outputs}",

@@ -157,16 +157,22 @@ def test_pipelined_requests_run_in_order_and_a_gap_stops_them() -> None:
     assert [int.from_bytes(ok(a), "little") for a in answers] == [2, 3, 4]
 
 
-def test_the_sequence_wraps(device: FakeDevice) -> None:
+@pytest.mark.parametrize("window", [1, 3])
+def test_the_sequence_wraps(window: int) -> None:
+    """65535 is followed by 0, and the answers kept across the wrap are all there."""
+    device = FakeDevice(Model(window=window))
     device.hello()
-    line = b"".join(encode(Frame(1, Message.EVALUATE_BEGIN, n & 0xFFFF)) for n in range(1, 65541))
+    line = b"".join(encode(Frame(1, Message.EVALUATE_BEGIN, n & 0xFFFF)) for n in range(1, 65538))
     decoder, answers = Decoder(), []
     for at in range(0, len(line), 2048):
         device.write(line[at : at + 2048])
         answers += list(decoder.feed(device.read()))
-    assert len(answers) == 65540
+    assert len(answers) == 65537
     assert {a.payload for a in answers} == {bytes([Status.OK])}
-    ok(device.ask(Message.EVALUATE_BEGIN, 5))
+    for back in range(window):
+        ok(device.ask(Message.EVALUATE_BEGIN, 65537 - back & 0xFFFF))
+    assert device.ask(Message.EVALUATE_BEGIN, 65537 - window & 0xFFFF).payload == bytes([Status.NAK, 2, 0])
+    ok(device.ask(Message.EVALUATE_BEGIN, 2))
 
 
 def test_what_comes_later_is_unsupported_and_counts(device: FakeDevice) -> None:

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import pty
 import struct
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from link.fake_device import LARGE, SMALL, WIDE, FakeDevice, Faults, FaultyLine,
 
 from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, DeviceError
+from lora_mcu.link import commands, ports
 from lora_mcu.link.client import Client, DeviceResetError, NoAnswerError, StatusError
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message, Status
 from lora_mcu.link.frames import Decoder, Frame, encode
@@ -94,6 +98,25 @@ def test_the_window_is_used() -> None:
     written.clear()
     device.evaluate(X, Y)
     assert max(written.count(n) for n in set(written)) == 4
+
+
+def test_a_gap_in_the_window_costs_one_round() -> None:
+    """One request of four is lost: it and the three refused behind it are sent again once, not once a NAK."""
+    line = FakeDevice(WIDE)
+    client = Client(line, "line")
+    client.open()
+    requests = [(Message.STORE, struct.pack("<I", n % 3) + bytes([n] * 4)) for n in range(8)]
+    write = line.write
+    sent = [0]
+
+    def lose_the_first(data: bytes) -> None:
+        sent[0] += 1
+        if sent[0] != 1:
+            write(data)
+
+    line.write = lose_the_first  # type: ignore[method-assign]
+    assert [int.from_bytes(fields, "little") for fields in client.pipeline(requests)] == list(range(1, 9))
+    assert client.resent == 4
 
 
 def test_streamed_epochs_in_the_devices_order_equal_stored_ones() -> None:
@@ -309,6 +332,49 @@ def test_evaluation_and_inference_change_nothing() -> None:
     assert line.state()[:3] == before
 
 
+# ---- what a device says of itself is checked ----
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rank": "2"}, {"rank": 0}, {"rank": True}, {"rank": 2**40}, {"logit_count": -1}, {"alpha": float("nan")},
+        {"alpha": "4"}, {"name": None}, {"loss": "hinge"}, {"rslora": 1}, {"label_names": [1]},
+        {"store_capacity": "many"}, {"layout_sha256": 7},
+        {"input": {"shape": [2**30, 2**30], "dtype": "int8", "scale": 1.0, "zero_point": 0}},
+        {"input": {"shape": [-4], "dtype": "int8", "scale": 1.0, "zero_point": 0}},
+        {"input": {"shape": [4], "dtype": "int4", "scale": 1.0, "zero_point": 0}},
+        {"input": {"shape": [4], "dtype": "int8", "scale": 0.0, "zero_point": 0}},
+        {"input": None}, {"layers": [{"name": "dense", "m": 3, "k": 0, "kernel": None}]}, {"layers": 3}, {"more": 1},
+        {"layers": [{"name": "dense", "m": 3, "k": 4, "kernel": [1, "x", 4]}]},
+    ],
+)  # fmt: skip
+def test_a_broken_description_is_refused_in_one_line(change: dict[str, object]) -> None:
+    class Strange(FakeDevice):
+        def read(self) -> bytes:
+            frames = Decoder().feed(super().read())
+            return b"".join(encode(self.rewrite(frame)) for frame in frames)
+
+        def rewrite(self, frame: Frame) -> Frame:
+            if frame.type != Message.INFO | RESPONSE:
+                return frame
+            text = json.dumps({**json.loads(self.model.info.to_json()), **change})
+            padded = text + " " * (len(self.model.info.to_json()) - len(text))
+            return Frame(frame.version, frame.type, frame.sequence, b"\0" + padded.encode())
+
+    with pytest.raises(DeviceError, match="description of its model is broken: rebuild and flash its project"):
+        Device(Strange())
+
+
+def test_a_description_of_another_model_is_refused() -> None:
+    line = FakeDevice()
+    client = Client(line, "line")
+    hello = client.open()
+    client._hello = dataclasses.replace(hello, model_sha256="00" * 32)
+    with pytest.raises(DeviceError, match="names another model than HELLO"):
+        commands.read_info(client)
+
+
 # ---- ports ----
 
 
@@ -325,10 +391,10 @@ def test_ports_that_cannot_be_opened_are_named(tmp_path) -> None:  # type: ignor
     assert "\n" not in str(caught.value)
 
 
-def test_a_pty_carries_a_session_and_is_exclusive() -> None:
+@contextlib.contextmanager
+def on_a_pty(line: FakeDevice) -> Iterator[str]:
+    """The path of a pseudo-terminal whose other end is ``line``."""
     master, slave = pty.openpty()
-    path = os.ttyname(slave)
-    line = FakeDevice()
     stop = threading.Event()
 
     def pump() -> None:
@@ -343,12 +409,47 @@ def test_a_pty_carries_a_session_and_is_exclusive() -> None:
     thread = threading.Thread(target=pump)
     thread.start()
     try:
-        with Device(path, timeout=0.5) as device:
-            assert device.train(X, Y) == Device(FakeDevice(WIDE)).train(X, Y)
-            with pytest.raises(DeviceError, match="another program uses it"):
-                SerialTransport(path)
+        yield os.ttyname(slave)
     finally:
         stop.set()
         thread.join()
         os.close(master)
         os.close(slave)
+
+
+def test_a_pty_carries_a_session_and_is_exclusive() -> None:
+    with on_a_pty(FakeDevice()) as path, Device(path, timeout=0.5) as device:
+        assert device.train(X, Y) == Device(FakeDevice()).train(X, Y)
+        with pytest.raises(DeviceError, match="another program uses it"):
+            SerialTransport(path)
+
+
+class Listed:
+    def __init__(self, device: str, description: str = "UART") -> None:
+        self.device, self.description = device, description
+
+    def __lt__(self, other: Listed) -> bool:
+        return self.device < other.device
+
+
+def test_a_device_is_found_by_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Listed] = []
+    monkeypatch.setattr(ports.list_ports, "comports", lambda: listed)
+    monkeypatch.setattr(ports, "_TIMEOUT", 0.05)
+    with pytest.raises(DeviceError, match=r"no device answers on the serial ports \(there are none\)"):
+        ports.find_one()
+    master, silent = pty.openpty()
+    with on_a_pty(FakeDevice()) as first, on_a_pty(FakeDevice(WIDE)) as second:
+        listed += [Listed(os.ttyname(silent)), Listed("/dev/ttyNONE7")]
+        with pytest.raises(DeviceError, match=r"no device answers on the serial ports \(/dev/"):
+            ports.find_one()
+        listed.append(Listed(first))
+        assert ports.find_one() == first
+        assert {port.url: port.device for port in ports.scan()} == {
+            first: "fake", os.ttyname(silent): "", "/dev/ttyNONE7": ""
+        }  # fmt: skip
+        listed.append(Listed(second))
+        with pytest.raises(DeviceError, match="2 devices answer"):
+            ports.find_one()
+    os.close(master)
+    os.close(silent)

@@ -16,7 +16,7 @@ import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lora_mcu.adapters import Adapter, write_training_record
+from lora_mcu.adapters import Adapter
 from lora_mcu.adapters.files import MAX_CONFIG, MAX_WEIGHTS
 from lora_mcu.errors import AdapterError
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
@@ -109,7 +109,7 @@ def test_an_adapter_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="holds an adapter already"):
         other.save(tmp_path / "a")
     assert Adapter.load(tmp_path / "a") == ADAPTER
-    write_training_record(tmp_path / "a", {"steps": 3})
+    (tmp_path / "a" / "training.json").write_text("{}")
     other.save(tmp_path / "a", force=True)
     assert Adapter.load(tmp_path / "a") == other
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"], "no draft is left behind"
@@ -156,13 +156,6 @@ def test_a_failed_save_leaves_the_old_adapter(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     assert Adapter.load(tmp_path / "a") == ADAPTER
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_the_training_record_is_readable_json(tmp_path: Path) -> None:
-    write_training_record(tmp_path, {"steps": 3, "a": [1.5]})
-    assert json.loads((tmp_path / "training.json").read_text()) == {"a": [1.5], "steps": 3}
-    with pytest.raises(AdapterError, match="cannot be written"):
-        write_training_record(tmp_path / "missing", {})
 
 
 # ---- the wrong model ----
