@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mem.c, renamed so that it stands beside the host's own functions: every alignment, length and overlap up to 20 bytes."""
+"""mem.c, renamed to stand beside the host's own functions: every alignment, length and overlap up to 20 bytes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,10 @@ SIZE = 48
 def lib(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     runtime = resources.path("firmware") / "runtime"
     out = tmp_path_factory.mktemp("mem") / "mem.so"
-    flags = [
-        "-std=c99",
-        "-O3",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        "-fno-builtin",
-        "-DLMCU_FREESTANDING",
-    ]
-    sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    renames = [f"-D{name}=own_{name}" for name in NAMES]
-    subprocess.run(
-        ["gcc", *flags, *sanitize, *renames, f"-I{runtime}", str(runtime / "mem.c"), "-o", str(out)],
-        check=True,
-        timeout=60,
-    )
+    flags = ["-std=c99", "-O3", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fno-builtin"]
+    flags += ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-DLMCU_FREESTANDING", f"-I{runtime}"]
+    flags += [f"-D{name}=own_{name}" for name in NAMES]
+    subprocess.run(["gcc", *flags, str(runtime / "mem.c"), "-o", str(out)], check=True, timeout=60)
     library = ctypes.CDLL(str(out))
     for name in NAMES[:3]:
         getattr(library, f"own_{name}").restype = ctypes.c_void_p
