@@ -10,6 +10,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32"}
+_VERSION_5 = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
+_VERSION_1 = ("RELU_N1_TO_1", "ELU", "HARD_SWISH", "POW", "DIV", "SQUARE", "SIN", "COS", "PRELU", "NEG", "RESHAPE")
 RELU = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 SAME, VALID = 0, 1
 
@@ -57,7 +59,7 @@ class Builder:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, kind)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = 5 if kind in ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D") else 2
+        code.version = 5 if kind in _VERSION_5 else 1 if kind in _VERSION_1 else 2
         self._model.operatorCodes.append(code)
         op = schema.OperatorT()
         op.opcodeIndex = len(self._model.operatorCodes) - 1
