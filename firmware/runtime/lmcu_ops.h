@@ -89,9 +89,14 @@ typedef struct {
     float inverse_count;         /* fl32(1 / count): backward */
 } lmcu_mean_t;
 
-/* y = clamp(a + b) with both rescaled (left_shift 20); b may be one element (b_count = 1) or as many as a */
+/* Two operands over an output [dims[0]]...[dims[3]]; a stride of 0 repeats an operand along that dimension. */
 typedef struct {
-    int32_t count, b_count;
+    int32_t dims[4], a_strides[4], b_strides[4];
+} lmcu_broadcast_t;
+
+/* y = clamp(a + b) or clamp(a - b) with both rescaled (left_shift 20) */
+typedef struct {
+    lmcu_broadcast_t shape;
     int32_t a_zero_point, b_zero_point, output_zero_point;
     int32_t a_multiplier, a_shift, b_multiplier, b_shift, output_multiplier, output_shift, left_shift;
     lmcu_clamp_t clamp;
@@ -164,5 +169,65 @@ void lmcu_dequantize_forward(const lmcu_affine_t *p, const int8_t *x, float *y);
 void lmcu_requantize_i8_i8(const lmcu_requantize_t *p, const int8_t *x, int8_t *y);
 void lmcu_requantize_u8_i8(const lmcu_requantize_t *p, const uint8_t *x, int8_t *y);
 void lmcu_requantize_i8_u8(const lmcu_requantize_t *p, const int8_t *x, uint8_t *y);
+
+/* ---- elementwise ---- */
+
+/* y = clamp(a * b); scales are for the backward pass */
+typedef struct {
+    lmcu_broadcast_t shape;
+    int32_t a_zero_point, b_zero_point, output_zero_point, multiplier, shift;
+    float a_scale, b_scale;
+    lmcu_clamp_t clamp;
+} lmcu_mul_t;
+
+/* y = clamp((a - b)^2), both rescaled with 7 bits of headroom */
+typedef struct {
+    lmcu_broadcast_t shape;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    int32_t a_multiplier, a_shift, b_multiplier, b_shift, output_multiplier, output_shift;
+    float a_scale, b_scale;
+    lmcu_clamp_t clamp;
+} lmcu_squared_difference_t;
+
+typedef struct {
+    lmcu_broadcast_t shape;
+    int32_t sign; /* 1: maximum, -1: minimum */
+} lmcu_extremum_t;
+
+/* shape: x is operand a, alpha operand b */
+typedef struct {
+    lmcu_broadcast_t shape;
+    int32_t input_zero_point, alpha_zero_point, output_zero_point;
+    int32_t multiplier, shift, alpha_multiplier, alpha_shift;
+    float alpha_scale;
+    lmcu_clamp_t clamp;
+} lmcu_prelu_t;
+
+/* y = table[x + 128]; slopes: dy/dx in real units, NULL without a backward pass */
+typedef struct {
+    int32_t count;
+    const int8_t *table;  /* [256] */
+    const float *slopes;  /* [256] */
+} lmcu_lookup_t;
+
+void lmcu_lookup_forward(const lmcu_lookup_t *p, const int8_t *x, int8_t *y);
+void lmcu_lookup_backward(const lmcu_lookup_t *p, const int8_t *x, float *dy, float *dx);
+
+/* da or db may be NULL; da == db when both operands are one tensor. A broadcast operand's gradient is summed in the output's
+ * order. */
+void lmcu_sub_forward(const lmcu_add_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void lmcu_sub_backward(const lmcu_add_t *p, const int8_t *y, float *dy, float *da, float *db);
+void lmcu_mul_forward(const lmcu_mul_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void lmcu_mul_backward(const lmcu_mul_t *p, const int8_t *a, const int8_t *b, const int8_t *y, float *dy, float *da, float *db);
+void lmcu_squared_difference_forward(const lmcu_squared_difference_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void lmcu_squared_difference_backward(const lmcu_squared_difference_t *p, const int8_t *a, const int8_t *b, const int8_t *y,
+                                      float *dy, float *da, float *db);
+void lmcu_extremum_forward(const lmcu_extremum_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+void lmcu_extremum_backward(const lmcu_extremum_t *p, const int8_t *a, const int8_t *b, float *dy, float *da, float *db);
+void lmcu_prelu_forward(const lmcu_prelu_t *p, const int8_t *x, const int8_t *alpha, int8_t *y);
+void lmcu_prelu_backward(const lmcu_prelu_t *p, const int8_t *x, const int8_t *alpha, const int8_t *y, float *dy, float *dx);
+
+/* y int8, or uint8 where output_min is 0 */
+void lmcu_requantize_backward(const lmcu_requantize_t *p, const int8_t *y, float *dy, float *dx);
 
 #endif

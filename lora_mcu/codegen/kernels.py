@@ -11,7 +11,6 @@ from lora_mcu.codegen import quantmath, rounding
 from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
 from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, simple
 from lora_mcu.ir import (
-    Add,
     AveragePool,
     Conv2D,
     Dense,
@@ -169,24 +168,6 @@ def _mean(op: Mean, ctx: Context) -> Emitted:
     return simple(op, ctx, "mean", "i" * 8, values, backward=(op.output,))
 
 
-@emits(Add)
-def _add(op: Add, ctx: Context) -> Emitted:
-    graph, prefix = ctx.graph, f"lmcu_op{op.index}"
-    a, b, y = (graph.tensors[i] for i in (*op.inputs, op.output))
-    params = quantmath.add_params(float(a.s), float(b.s), float(y.s))
-    values = f"{ints(a.elements, b.elements, a.z, b.z, y.z, *params)}, {clamp_values(op, graph)}"
-    constants = [struct(prefix, "lmcu_add_t", [*"i" * 12, CLAMP], values, ctx.pointer_bytes)]
-    for i in op.inputs:
-        data = graph.tensors[i].data
-        if data is not None:
-            constants.append(array(f"lmcu_t{i}", data.astype(np.int8)))
-    pa, pb, py = (ctx.x(i) for i in (*op.inputs, op.output))
-    out = Emitted(constants, f"lmcu_add_forward(&{prefix}, {pa}, {pb}, {py})")
-    if ctx.backward_step >= 0:
-        out.backward = f"lmcu_add_backward(&{prefix}, {py}, {ctx.dy(op)}, {ctx.g(op.inputs[0])}, {ctx.g(op.inputs[1])})"
-    return out
-
-
 @emits(Pad)
 def _pad(op: Pad, ctx: Context) -> Emitted:
     fill = 4 - len(op.before)
@@ -226,6 +207,10 @@ def _requantize(op: Requantize, ctx: Context) -> Emitted:
     multiplier, shift = quantmath.requantize_params(float(x.s), float(y.s))
     low, high = (0, 255) if y.dtype == "uint8" else (-128, 127)
     kinds = {"int8": "i8", "uint8": "u8"}
-    return simple(op, ctx, f"requantize_{kinds[x.dtype]}_{kinds[y.dtype]}", "i" * 7,
+    out = simple(op, ctx, f"requantize_{kinds[x.dtype]}_{kinds[y.dtype]}", "i" * 7,
                    ints(x.elements, x.z, y.z, multiplier, shift, low, high), (f"{x.dtype}_t", f"{y.dtype}_t"),
                    ctype="lmcu_requantize_t")  # fmt: skip
+    if ctx.backward_step >= 0:
+        y_bytes, into = ctx.x(op.output), ctx.g(op.inputs[0])
+        out.backward = f"lmcu_requantize_backward(&lmcu_op{op.index}, {y_bytes}, {ctx.dy(op)}, {into})"
+    return out

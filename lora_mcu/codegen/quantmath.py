@@ -60,6 +60,25 @@ def add_params(a_scale: float, b_scale: float, output_scale: float) -> tuple[int
     return (*a, *b, *output, ADD_LEFT_SHIFT)
 
 
+def squared_difference_params(
+    a_scale: float, b_scale: float, output_scale: float
+) -> tuple[int, int, int, int, int, int]:
+    """(a_multiplier, a_shift, b_multiplier, b_shift, output_multiplier, output_shift) of lmcu_squared_difference_t.
+
+    Both inputs are brought to 2 * max(s_a, s_b) / 2^7. Raises ValueError where the oracle refuses: an output scale
+    so fine that the last factor would reach 1.
+    """
+    twice_max = 2.0 * max(a_scale, b_scale)
+    a = quantize_multiplier(a_scale / twice_max)
+    b = quantize_multiplier(b_scale / twice_max)
+    output = quantize_multiplier(twice_max * twice_max / ((1 << 14) * output_scale))
+    if output[1] > 0:
+        raise ValueError(
+            f"output scale {output_scale:.6g} is too small for inputs of scale {a_scale:.6g} and {b_scale:.6g}"
+        )
+    return (*a, *b, *output)
+
+
 def softmax_params(input_scale: float, beta: float) -> tuple[int, int, int]:
     """(input_multiplier, input_left_shift, diff_min) of lmcu_softmax_t.
 

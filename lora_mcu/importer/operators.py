@@ -7,7 +7,6 @@ from lora_mcu.importer.flatbuffer import RawModel, RawOp
 from lora_mcu.importer.registry import activation, constant, entry, refuse, window
 from lora_mcu.ir.graph import Tensor
 from lora_mcu.ir.ops import (
-    Add,
     AveragePool,
     Conv2D,
     Dense,
@@ -67,14 +66,6 @@ def _mean(raw: RawModel, op: RawOp) -> Op:
     rank = len(raw.tensors[op.inputs[0]].shape)
     axes = {int(a) + rank if a < 0 else int(a) for a in constant(raw, op, 1).ravel()}
     return Mean(op.index, op.inputs[:1], op.outputs, tuple(sorted(axes)))
-
-
-@entry("ADD")
-def _add(raw: RawModel, op: RawOp) -> Op:
-    a, b = op.inputs
-    if raw.tensors[a].elements < raw.tensors[b].elements or raw.tensors[a].data is not None:
-        a, b = b, a
-    return Add(op.index, [a, b], op.outputs, activation(raw, op))
 
 
 @entry("PAD", "PADV2")

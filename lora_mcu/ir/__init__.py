@@ -1,10 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The typed graph between importer and code generator."""
 
+from lora_mcu.ir.elementwise import (
+    Add,
+    Binary,
+    Broadcast,
+    FloatOp,
+    Lookup,
+    Maximum,
+    Minimum,
+    Mul,
+    Prelu,
+    SquaredDifference,
+    Sub,
+    Table,
+)
 from lora_mcu.ir.graph import Graph, Tensor
 from lora_mcu.ir.ops import (
     Activation,
-    Add,
     AveragePool,
     Conv2D,
     Dense,
@@ -22,6 +35,7 @@ from lora_mcu.ir.ops import (
 )
 
 __all__ = [
-    "Activation", "Add", "AveragePool", "Conv2D", "Dense", "Depthwise", "Dequantize", "Graph", "MaxPool", "Mean",
-    "Op", "Pad", "Quantize", "Requantize", "Reshape", "Softmax", "Tensor", "Window",
+    "Activation", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise", "Dequantize", "FloatOp",
+    "Graph", "Lookup", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad", "Prelu", "Quantize", "Requantize",
+    "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from lora_mcu.errors import ModelError
 
 if TYPE_CHECKING:
@@ -152,6 +154,20 @@ class _Weighted(Op):
             bias = graph.tensors[self.bias]
             self.require(graph, bias.dtype == "int32" and bias.data is not None and bias.data.size == channels,
                          f"bias {bias.name!r} must be {channels} constant int32 values")  # fmt: skip
+        self._check_accumulator(graph, axis)
+
+    def _check_accumulator(self, graph: Graph, axis: int) -> None:
+        """The kernels sum in 32 bits: |bias| + 255 * sum |w - z_w| must fit for every output."""
+        weights = graph.tensors[self.weights]
+        assert weights.data is not None
+        others = tuple(d for d in range(len(weights.shape)) if d != axis)
+        reach = 255 * np.abs(weights.data.astype(np.int64) - weights.zero_point[0]).sum(axis=others)
+        bias = graph.tensors[self.bias].data if self.bias is not None else None
+        if bias is not None:
+            reach = reach + np.abs(bias.astype(np.int64)).ravel()
+        self.require(graph, int(reach.max()) < 2**31,
+                     f"weights {weights.name!r} and bias can sum to {int(reach.max())}, beyond 32 bits; the bias does "
+                     "not fit its scale: quantize the model again")  # fmt: skip
 
 
 @dataclass
@@ -271,24 +287,6 @@ class Mean(Op):
 
 
 @dataclass
-class Add(Op):
-    """y = a + b; b may be a constant or a single element."""
-
-    KIND: ClassVar[str] = "ADD"
-    activation: Activation = Activation.NONE
-
-    def data_inputs(self) -> list[int]:
-        return self.inputs
-
-    def check(self, graph: Graph) -> None:
-        self.require_int8(graph, *self.inputs, self.output)
-        a, b, y = (graph.tensors[i] for i in (*self.inputs, self.output))
-        self.require(graph, a.elements == y.elements and (b.elements == 1 or b.shape == a.shape),
-                     f"shapes {list(a.shape)} and {list(b.shape)} would need broadcasting; only equal shapes or one "
-                     "single value can be added")  # fmt: skip
-
-
-@dataclass
 class Pad(Op):
     KIND: ClassVar[str] = "PAD"
     before: tuple[int, ...] = ()
@@ -355,7 +353,6 @@ class Requantize(Op):
     """int8 or uint8 -> int8 or uint8 with another scale."""
 
     KIND: ClassVar[str] = "QUANTIZE"
-    DIFFERENTIABLE: ClassVar[bool] = False
 
     def check(self, graph: Graph) -> None:
         x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]

@@ -1,44 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADD, PAD and the conversions between float32, int8 and uint8."""
+"""PAD and the conversions between float32, int8 and uint8."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_mcu.ir import Add, Dequantize, Graph, Pad, Quantize, Requantize
+from lora_mcu.ir import Dequantize, Graph, Pad, Quantize, Requantize
 from lora_mcu.reference import requant
-from lora_mcu.reference.ordered import F32, Array, add_in_order
-
-ADD_LEFT_SHIFT = 20
-
-
-def add_forward(op: Add, graph: Graph, a: Array, b: Array) -> Array:
-    """Both inputs times 2^20 over 2 max(s_a, s_b), added, then over s_y."""
-    ta, tb, ty = (graph.tensors[i] for i in (*op.inputs, op.output))
-    twice = 2.0 * max(float(ta.s), float(tb.s))
-    total: Array = np.zeros(ty.shape, np.int64)
-    for tensor, values in ((ta, a), (tb, b)):
-        shifted = (values.astype(np.int64) - tensor.z) << ADD_LEFT_SHIFT
-        total = total + requant.multiply(shifted, *requant.quantize_multiplier(float(tensor.s) / twice)).reshape(
-            values.shape if values.size > 1 else (1,)
-        )
-    out = requant.quantize_multiplier(twice / (2.0**ADD_LEFT_SHIFT * float(ty.s)))
-    return requant.to_output(requant.multiply(total, *out), ty, op.activation)
-
-
-def add_backward(
-    op: Add, graph: Graph, y: Array, g: NDArray[np.float32], into: list[NDArray[np.float32] | None]
-) -> None:
-    """``into``: the inputs' gradients; a single element takes its sum in index order."""
-    g = requant.masked(g, y, graph.tensors[op.output], op.activation)
-    for dx in into:
-        if dx is None:
-            continue
-        if dx.size == g.size:
-            dx += g.reshape(dx.shape)
-        else:
-            add_in_order(dx.reshape(-1), g.reshape(-1, 1))
+from lora_mcu.reference.ordered import F32, Array
 
 
 def pad_forward(op: Pad, x: Array) -> Array:
@@ -69,3 +39,12 @@ def requantize_forward(op: Requantize, graph: Graph, x: Array) -> Array:
     value = requant.multiply(x.astype(np.int64) - tx.z, *pair) + ty.z
     limits = np.iinfo(ty.dtype)
     return np.asarray(np.clip(value, limits.min, limits.max).astype(ty.dtype)).reshape(ty.shape)
+
+
+def requantize_backward(
+    op: Requantize, graph: Graph, y: Array, g: NDArray[np.float32], dx: NDArray[np.float32]
+) -> None:
+    """Passes through; a rail of the output's dtype stops what would push further out."""
+    limits = np.iinfo(graph.tensors[op.output].dtype)
+    stopped = ((y == limits.max) & (g < 0)) | ((y == limits.min) & (g > 0))
+    dx += np.where(stopped, F32(0), g).reshape(dx.shape)

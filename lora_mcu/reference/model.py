@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import (
-    Add,
     AveragePool,
+    Binary,
     Conv2D,
     Dense,
     Depthwise,
     Dequantize,
+    Lookup,
     MaxPool,
     Mean,
     Op,
@@ -27,7 +28,7 @@ from lora_mcu.ir import (
 )
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import elementwise, loss, pool, softmax, weighted
+from lora_mcu.reference import binary, elementwise, loss, pool, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -78,8 +79,10 @@ class Reference(Learner):
                 return pool.forward(op, graph, x)
             case Mean():
                 return pool.mean_forward(op, graph, x)
-            case Add():
-                return elementwise.add_forward(op, graph, x, values[op.inputs[1]])
+            case Binary():
+                return binary.forward(op, graph, x, values[op.inputs[1]])
+            case Lookup():
+                return binary.lookup_forward(op, x)
             case Pad():
                 return elementwise.pad_forward(op, x)
             case Softmax():
@@ -143,8 +146,8 @@ class Reference(Learner):
         graph, x, y, dx = self._graph, values[op.inputs[0]], values[op.output], into[0]
         if isinstance(op, Conv2D | Dense):
             weighted.backward(op, graph, x, y, g, self._factors_of(op), dx)
-        elif isinstance(op, Add):
-            elementwise.add_backward(op, graph, y, g, into)
+        elif isinstance(op, Binary):
+            binary.backward(op, graph, (x, values[op.inputs[1]], y), g, into)
         elif dx is None:
             return
         elif isinstance(op, Depthwise):
@@ -155,6 +158,10 @@ class Reference(Learner):
             pool.mean_backward(op, graph, y, g, dx)
         elif isinstance(op, Pad):
             elementwise.pad_backward(op, g, dx)
+        elif isinstance(op, Lookup):
+            binary.lookup_backward(op, graph, x, g, dx)
+        elif isinstance(op, Requantize):
+            elementwise.requantize_backward(op, graph, y, g, dx)
         else:
             raise NotImplementedError(op.KIND)
 

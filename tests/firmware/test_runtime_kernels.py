@@ -67,7 +67,7 @@ class Mean(ctypes.Structure):
 
 
 class Add(ctypes.Structure):
-    _fields_ = [(f"f{i}", I32) for i in range(12)] + [("clamp", Clamp)]
+    _fields_ = [("shape", I32 * 12)] + [(f"f{i}", I32) for i in range(10)] + [("clamp", Clamp)]
 
 
 class Pad(ctypes.Structure):
@@ -468,16 +468,18 @@ def test_add_backward(kernels: Kernels, b_count: int, same: bool) -> None:
     y = np.array([-20, 127, 3, 127, 4, -20], np.int8)
     dy, da, db = rng.normal(0, 1, 6).astype(F), rng.normal(0, 1, 6).astype(F), np.ones(b_count, F)
     g = masked(dy, y, clamp)
+    shape = (I32 * 12)(1, 1, 1, 6, 0, 0, 0, 1, 0, 0, 0, int(b_count == 6))
+    params = Add(shape, *[0] * 10, clamp)
     if same and b_count == 6:
         want_a = (da + g) + g
-        kernels("add_backward", Add(6, 6, *[0] * 10, clamp), y, dy, da, da)
+        kernels("add_backward", params, y, dy, da, da)
         assert np.array_equal(da, want_a)
         return
     want_a, want_b = da + g, db + g if b_count == 6 else np.array([add_up(np.concatenate([[F(1)], g]).astype(F))])
-    kernels("add_backward", Add(6, b_count, *[0] * 10, clamp), y, dy, da, db)
+    kernels("add_backward", params, y, dy, da, db)
     assert np.array_equal(da, want_a)
     assert np.array_equal(db, want_b)
-    kernels("add_backward", Add(6, b_count, *[0] * 10, clamp), y, dy, None, None)
+    kernels("add_backward", params, y, dy, None, None)
 
 
 def test_pad(kernels: Kernels) -> None:
