@@ -14,6 +14,8 @@ import pytest
 from conformance.odd_models import odd_classifier, odd_regression
 from conformance.oracle import Oracle, differing
 from conformance.quick_twin import quick_twin
+from conformance.samples import structured_samples
+from conformance.training_data import labelled
 from firmware.probe import exercise
 
 import lora_mcu
@@ -21,7 +23,7 @@ from lora_mcu.program import Program
 from lora_mcu.twin.library import build_library
 
 TESTS = Path(__file__).resolve().parents[1]
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1")
 MADE: dict[str, Callable[[], bytes]] = {"odd_classifier": odd_classifier, "odd_regression": odd_regression}
 
 
@@ -89,9 +91,6 @@ def test_sanitizers_see_a_planted_error(file: str, good: str, bad: str, report: 
 def test_odd_models_equal_the_oracle(name: str, tmp_path: Path) -> None:
     program = _program(name, tmp_path)
     base = exercise(quick_twin(program))["base"]
-    from conformance.samples import structured_samples
-    from conformance.training_data import labelled
-
     x = np.concatenate([labelled(program.info, 9, 1)[0], structured_samples(program.info.input)])
     want = Oracle(MADE[name]()).infer(x)
     assert differing(base, want) == 0 and len(np.unique(base)) >= 8
