@@ -130,4 +130,4 @@ def _layers(r: dict[str, Any]) -> Section:
          x["instructions_forward"] + x["instructions_backward"], x["weight_bytes"])
         for x in r["layers"]
     ]  # fmt: skip
-    return Section("Layers, one sample", [], columns, rows)
+    return Section("Layers, one sample", [r["note"]] if r["note"] else [], columns, rows)

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import windows
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import lora_mcu
@@ -66,6 +66,11 @@ def step(title: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     console.print(f"  [dim]{time.monotonic() - began:.1f} s[/]")
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """A bar that leaves nothing behind, and is not drawn where nobody watches."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def litert_outputs(x: Int8s) -> Int8s | None:
@@ -114,12 +119,14 @@ def train_on_device(
         losses: list[float] = []
         texts = (TextColumn("  training in the emulator"), BarColumn(), TextColumn("{task.fields[loss]}"))
         began = time.monotonic()
-        with Progress(*texts, TimeRemainingColumn(), console=console, transient=True) as bar:
+        with progress(*texts, TimeRemainingColumn()) as bar:
             task = bar.add_task("", total=EPOCHS, loss="")
 
             def show(epoch: int, stats: lora_mcu.TrainStats) -> None:
                 losses.append(stats.loss)
                 bar.update(task, completed=epoch, loss=f"epoch {epoch}, loss {stats.loss:.4f}")
+                if epoch % 25 == 0 and not console.is_terminal:
+                    console.print(f"  epoch {epoch}, loss {stats.loss:.4f}")
 
             stats = device.run_epochs(EPOCHS, progress=show)
         seconds = time.monotonic() - began
@@ -178,7 +185,7 @@ def train_on_twin(
 def train_all_on_twin(results: Results, project: Path, har: windows.Har, settings: dict[str, Any]) -> None:
     """All six people with every seed of the baselines; the first person's adapter must have the device's bytes."""
     jobs = [(person, seed) for person in har.people for seed in demo_report.baselines()["seeds"]]
-    with ProcessPoolExecutor(max_workers=2) as pool, Progress(console=console, transient=True) as bar:
+    with ProcessPoolExecutor(max_workers=2) as pool, progress(*Progress.get_default_columns()) as bar:
         task = bar.add_task("  six people on the twin", total=len(jobs))
         running = [pool.submit(train_on_twin, project, person, seed, settings) for person, seed in jobs]
         for job in running:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lora_mcu.cli import adapters, device, model, training
+from lora_mcu.cli import adapter_files, adapters, device, model, training
 from lora_mcu.cli.console import Interrupted
 from lora_mcu.errors import Error
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings=_SETTINGS,
 )
-adapter_app = typer.Typer(help="Read, write or drop the adapter of a device.", no_args_is_help=True)
+adapter_app = typer.Typer(help="Adapters: on a device (pull, push, reset) and as folders (info, diff, combine, merge).", no_args_is_help=True)
 
 app.command("inspect", context_settings=_SETTINGS)(model.inspect)
 app.command("compile", context_settings=_SETTINGS)(model.compile_)
@@ -37,6 +37,8 @@ app.command("doctor", context_settings=_SETTINGS)(device.doctor)
 adapter_app.command("pull", context_settings=_SETTINGS)(adapters.pull)
 adapter_app.command("push", context_settings=_SETTINGS)(adapters.push)
 adapter_app.command("reset", context_settings=_SETTINGS)(adapters.reset)
+for _name in ("info", "diff", "combine", "merge"):
+    adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapter_files, _name))
 app.add_typer(adapter_app, name="adapter")
 
 

@@ -25,6 +25,8 @@ def show(report: dict[str, Any]) -> None:
         f"after the build), of {report['flash_limit']:,}"
     )
     say(f"adapt  {len(report['adapt'])} layers at rank {report['rank']}, {report['parameters']:,} parameters")
+    if report["note"]:
+        say(f"       {report['note']}")
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"
