@@ -79,6 +79,7 @@ def test_files_that_are_no_models(content: bytes, message: str) -> None:
         ({"w": {"data": None}}, "'t1' is neither constant nor made"),
         ({"b": {"data": np.zeros(2, np.int32)}}, "holds 8 bytes"),
         ({"b": {"shape": (2,), "data": np.zeros(2, np.int32)}}, "must be 3 constant int32"),
+        ({"b": {"data": np.array([0, 2**31 - 500, 0], np.int32)}}, "beyond 32 bits"),
         ({"x": {"scale": None}}, "without quantization"),
         ({"inputs": [0]}, "missing or malformed"),
         ({"inputs": [0, 99, 2]}, "tensor 99 of 4"),
