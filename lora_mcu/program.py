@@ -105,8 +105,9 @@ def compile(
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
-    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name;
-    ``alpha`` None is 2 * rank. Raises ModelError or BoardError, in one line that names what to change.
+    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name, where a name
+    may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank. Raises ModelError or
+    BoardError, in one line that names what to change.
     """
     if numerics not in NUMERICS:
         raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")

@@ -113,6 +113,7 @@ typedef struct {
     int32_t rows, depth;
     int32_t input_multiplier, input_left_shift, diff_min;
     int32_t output_zero_point;   /* -128 for int8 */
+    float beta;                  /* backward */
 } lmcu_softmax_t;
 
 typedef struct {
@@ -229,5 +230,28 @@ void lmcu_prelu_backward(const lmcu_prelu_t *p, const int8_t *x, const int8_t *a
 
 /* y int8, or uint8 where output_min is 0 */
 void lmcu_requantize_backward(const lmcu_requantize_t *p, const int8_t *y, float *dy, float *dx);
+
+/* ---- attention ---- */
+
+/* y[n][i][j] = clamp(RQ(bias[j] + sum_k (a[n][i][k] - z_a) (b[n][j][k] - z_b)) + z_y). Steps count elements between
+ * neighbours along a dimension of a or b; a batch dimension of step 0 is broadcast. a_row and a_depth, b_column and b_depth:
+ * one of the two is 1. */
+typedef struct {
+    int32_t batch[3], rows, columns, depth;
+    int32_t a_batch[3], b_batch[3], a_row, a_depth, b_column, b_depth;
+    int32_t a_zero_point, b_zero_point, output_zero_point;
+    float a_scale, b_scale;      /* backward */
+    int32_t multiplier, shift;   /* gemmlowp's double rounding (BATCH_MATMUL), where round.multiplier is NULL */
+    lmcu_clamp_t clamp;
+    lmcu_round_t round;          /* half away from zero (FULLY_CONNECTED) */
+    const int32_t *bias;         /* [columns] or NULL */
+} lmcu_matmul_t;
+
+/* scratch of forward: align4(2 * depth) + 4 * columns bytes */
+void lmcu_matmul_forward(const lmcu_matmul_t *p, const int8_t *a, const int8_t *b, int8_t *y, void *scratch);
+/* da or db may be NULL; da == db when a tensor is multiplied by itself */
+void lmcu_matmul_backward(const lmcu_matmul_t *p, const int8_t *a, const int8_t *b, const int8_t *y, float *dy, float *da,
+                          float *db);
+void lmcu_softmax_backward(const lmcu_softmax_t *p, const int8_t *y, float *dy, float *dx);
 
 #endif

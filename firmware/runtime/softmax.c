@@ -109,3 +109,26 @@ void lmcu_softmax_forward(const lmcu_softmax_t *p, const int8_t *x, int8_t *y)
         softmax_row(p, x + (intptr_t)row * p->depth, y + (intptr_t)row * p->depth);
     }
 }
+
+/* dx[i] += (beta * p[i]) * (g[i] - sum_j g[j] * p[j]) with the probabilities p = (y + 128) / 256 that forward gave */
+static void backward_row(const lmcu_softmax_t *p, const int8_t *y, float *g, float *dx)
+{
+    const lmcu_clamp_t rails = {-128, 127, 0, 0};
+    float sum = 0.0f;
+    for (int32_t i = 0; i < p->depth; ++i) {
+        g[i] = lmcu_masked(g[i], y[i], &rails);
+        sum = sum + g[i] * ((float)(y[i] - p->output_zero_point) * 0x1p-8f);
+    }
+    for (int32_t i = 0; i < p->depth; ++i) {
+        const float probability = (float)(y[i] - p->output_zero_point) * 0x1p-8f;
+        dx[i] = dx[i] + (p->beta * probability) * (g[i] - sum);
+    }
+}
+
+void lmcu_softmax_backward(const lmcu_softmax_t *p, const int8_t *y, float *dy, float *dx)
+{
+    for (int32_t row = 0; row < p->rows; ++row) {
+        const intptr_t at = (intptr_t)row * p->depth;
+        backward_row(p, y + at, dy + at, dx + at);
+    }
+}

@@ -97,7 +97,9 @@ def compile_(
     model: _Model,
     board: Annotated[str, typer.Option(help="Board to compile for (boards/*.toml).", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Project folder to write.", show_default=False)],
-    adapt: Annotated[str, typer.Option(help="auto, all, last:N, or layer names with commas between.")] = "auto",
+    adapt: Annotated[
+        str, typer.Option(help="auto, all, last:N, or layer names or patterns (q,v) with commas between.")
+    ] = "auto",
     rank: Annotated[int, typer.Option(help="Rank r of the factors.")] = 4,
     alpha: Annotated[float | None, typer.Option(help="Scale: W + alpha/r B A.", show_default="2 * rank")] = None,
     rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha/sqrt(r) instead of alpha/r.")] = False,

@@ -182,7 +182,8 @@ def _softmax(op: Softmax, ctx: Context) -> Emitted:
     x = ctx.graph.tensors[op.inputs[0]]
     depth = x.shape[-1]
     params = quantmath.softmax_params(float(x.s), op.beta)
-    return simple(op, ctx, "softmax", "i" * 6, ints(x.elements // depth, depth, *params, -128))
+    values = f"{ints(x.elements // depth, depth, *params, -128)}, {c_float(op.beta)}"
+    return simple(op, ctx, "softmax", "i" * 7, values, backward=(op.output,))
 
 
 @emits(Quantize)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 ADD_LEFT_SHIFT = 20
 SOFTMAX_INTEGER_BITS = 5
 
@@ -92,3 +94,8 @@ def softmax_params(input_scale: float, beta: float) -> tuple[int, int, int]:
     integers = (1 << SOFTMAX_INTEGER_BITS) - 1
     radius = math.floor(integers * 2.0 ** (31 - SOFTMAX_INTEGER_BITS) / 2.0**left_shift)
     return multiplier, left_shift, -radius
+
+
+def matmul_params(a_scale: np.float32, b_scale: np.float32, output_scale: np.float32) -> tuple[int, int]:
+    """(multiplier, shift) of lmcu_matmul_t for BATCH_MATMUL, whose oracle multiplies the two scales in float32."""
+    return quantize_multiplier(float(np.float32(a_scale * b_scale)) / float(output_scale))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -75,13 +76,21 @@ def _operator(model: Any, op: Any, index: int, tensors: int) -> RawOp:
     if not 0 <= op.OpcodeIndex() < model.OperatorCodesLength():
         raise ModelError(f"operator {index} has no operator code; the file is damaged")
     code = model.OperatorCodes(op.OpcodeIndex())
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    number = _builtin_code(code)
     kind = _names(tflite.BuiltinOperator).get(number, f"operator code {number}")
     if kind == "CUSTOM":
         kind = f"CUSTOM {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
     inputs = [-1 if i == -1 else _index(i, tensors, f"operator {index}") for i in _ints(op.InputsAsNumpy())]
     outputs = [_index(i, tensors, f"operator {index}") for i in _ints(op.OutputsAsNumpy())]
     return RawOp(index, kind, inputs, outputs, _options(op))
+
+
+def _builtin_code(code: Any) -> int:
+    """The larger of the new and the deprecated field, as the oracle reads them; some files fill only the new one."""
+    table = code._tab
+    at = table.Offset(10)  # builtin_code; the package's own accessor hides values below 127
+    new = struct.unpack_from("<i", table.Bytes, table.Pos + at)[0] if at else 0
+    return max(new, int(code.DeprecatedBuiltinCode()))
 
 
 def _options(op: Any) -> Any:

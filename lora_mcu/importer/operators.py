@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
 from lora_mcu.importer.registry import activation, constant, entry, refuse, window
+from lora_mcu.ir.attention import ActivationDense
 from lora_mcu.ir.graph import Tensor
 from lora_mcu.ir.ops import (
     AveragePool,
@@ -51,6 +52,8 @@ def _depthwise(raw: RawModel, op: RawOp) -> Op:
 def _dense(raw: RawModel, op: RawOp) -> Op:
     if op.options and op.options.WeightsFormat() != 0:
         raise refuse(raw, op, "shuffled weights are not supported; convert again with the default weights format")
+    if raw.tensors[op.inputs[1]].data is None:
+        return ActivationDense(op.index, _weighted(op), op.outputs, activation=activation(raw, op))
     return Dense(op.index, _weighted(op), op.outputs, activation(raw, op))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The typed graph between importer and code generator."""
 
+from lora_mcu.ir.attention import ActivationDense, Matmul
 from lora_mcu.ir.elementwise import (
     Add,
     Binary,
@@ -35,7 +36,7 @@ from lora_mcu.ir.ops import (
 )
 
 __all__ = [
-    "Activation", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise", "Dequantize", "FloatOp",
-    "Graph", "Lookup", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad", "Prelu", "Quantize", "Requantize",
-    "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
+    "Activation", "ActivationDense", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise",
+    "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad",
+    "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
 ]  # fmt: skip

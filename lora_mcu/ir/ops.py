@@ -324,7 +324,6 @@ class Reshape(Op):
 @dataclass
 class Softmax(Op):
     KIND: ClassVar[str] = "SOFTMAX"
-    DIFFERENTIABLE: ClassVar[bool] = False
     beta: float = 1.0
 
     def check(self, graph: Graph) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layers get factors: ``auto | all | none | last:N | name,name``."""
+"""Which layers get factors: ``auto | all | none | last:N | name,name``, a name or a pattern of names."""
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import math
 import re
 from dataclasses import dataclass
@@ -73,14 +74,29 @@ def choices(graph: Graph, live: list[object], adapt: str) -> list[list[str]]:
                 f"adapt {adapt!r}: the model has {len(names)} adaptable layers; use last:1 to last:{len(names)}"
             )
         return [names[-count:]]
-    wanted = [part.strip() for part in adapt.split(",")]
-    for name in wanted:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 3, 0.4) or names
+    wanted: set[str] = set()
+    for part in (part.strip() for part in adapt.split(",")):
+        found = matching(part, names)
+        if not found:
+            near = difflib.get_close_matches(part, names, 3, 0.4) or names
             raise ModelError(
-                f"adapt: no layer {name!r}; near: {', '.join(near[:5])} (`lora-mcu inspect` lists them all)"
+                f"adapt: no layer {part!r}; near: {', '.join(near[:5])} (`lora-mcu inspect` lists them all)"
             )
+        wanted.update(found)
     return [[name for name in names if name in wanted]]
+
+
+def matching(pattern: str, names: list[str]) -> list[str]:
+    """The names that ``pattern`` means, in any case: a whole name; else a glob (``*value*``); else the beginning of a
+    part between underscores (``v`` takes ``attention_value_1``, not ``conv2d``); else anything inside a name."""
+    if pattern in names or not pattern:
+        return [pattern] if pattern else []
+    lowered = {name: name.lower() for name in names}
+    text = pattern.lower()
+    if any(c in text for c in "*?["):
+        return [name for name in names if fnmatch.fnmatchcase(lowered[name], text)]
+    begins = [name for name in names if f"_{text}" in f"_{lowered[name]}"]
+    return begins or [name for name in names if text in lowered[name]]
 
 
 def layout(graph: Graph, names: list[str], rank: int, alpha: float, rslora: bool) -> Adaptation:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from lora_mcu.ir import Conv2D, Dense, Graph, Op, Reshape
+from lora_mcu.ir import Conv2D, Dense, Graph, Matmul, Op, Reshape
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.tail import Split
@@ -61,6 +61,9 @@ def align(nbytes: int) -> int:
 
 def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
     """Bytes of scratch of a forward kernel, as lmcu_ops.h states them."""
+    if isinstance(op, Matmul):
+        geometry = op.geometry(graph)
+        return align4(2 * geometry.depth) + 4 * geometry.columns
     if not isinstance(op, Conv2D | Dense):
         return 0
     m, k = _matrix(op, graph)

@@ -17,6 +17,7 @@ from lora_mcu.ir import (
     Depthwise,
     Dequantize,
     Lookup,
+    Matmul,
     MaxPool,
     Mean,
     Op,
@@ -28,7 +29,7 @@ from lora_mcu.ir import (
 )
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import binary, elementwise, loss, pool, softmax, weighted
+from lora_mcu.reference import attention, binary, elementwise, loss, pool, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -93,6 +94,8 @@ class Reference(Learner):
                 return elementwise.dequantize_forward(op, graph, x)
             case Requantize():
                 return elementwise.requantize_forward(op, graph, x)
+            case Matmul():
+                return attention.matmul_forward(op, graph, x, values[op.inputs[1]])
             case Reshape():
                 return x
         raise NotImplementedError(op.KIND)
@@ -148,8 +151,12 @@ class Reference(Learner):
             weighted.backward(op, graph, x, y, g, self._factors_of(op), dx)
         elif isinstance(op, Binary):
             binary.backward(op, graph, (x, values[op.inputs[1]], y), g, into)
+        elif isinstance(op, Matmul):
+            attention.matmul_backward(op, graph, x, values[op.inputs[1]], y, g, into)
         elif dx is None:
             return
+        elif isinstance(op, Softmax):
+            attention.softmax_backward(op, graph, y, g, dx)
         elif isinstance(op, Depthwise):
             weighted.depthwise_backward(op, graph, y, g, dx)
         elif isinstance(op, AveragePool | MaxPool):

@@ -254,6 +254,82 @@ def edges(rng: Rng) -> bytes:
     return b.build([x], [y])
 
 
+def _computed(rng: Rng, b: Builder, x: int, x_scale: float, length: int, shape: tuple[int, ...]) -> tuple[int, float]:
+    """An activation of any shape made from x [1, length] by a dense layer; returns it and its scale."""
+    size = int(np.prod(shape))
+    inputs, scale = _weighted(rng, b, x, x_scale, (size, length), size, 0, length, True)
+    zero = _zero(rng)
+    flat, made = b.tensor((1, size), "int8", scale, zero), b.tensor(shape, "int8", scale, zero)
+    b.op("FULLY_CONNECTED", inputs, [flat], "FullyConnectedOptions", fusedActivationFunction=0)
+    b.op("RESHAPE", [flat, b.tensor((len(shape),), "int32", data=shape)], [made], "ReshapeOptions")
+    return made, scale
+
+
+def _operand(rng: Rng, b: Builder, x: int, x_scale: float, length: int, shape: tuple[int, ...], fixed: bool) -> Any:
+    """A constant, or what :func:`_computed` makes; and its scale."""
+    if not fixed:
+        return _computed(rng, b, x, x_scale, length, shape)
+    scale = _scale(rng)
+    return b.tensor(shape, "int8", scale, _zero(rng), data=_int8(rng, shape)), scale
+
+
+@_maker
+def batch_matmul(rng: Rng) -> bytes:
+    b, length, x_scale = Builder(), int(rng.integers(1, 12)), _scale(rng)
+    m, k, n = (int(v) for v in rng.integers(1, 14, 3))
+    adj_x, adj_y, fixed = bool(rng.integers(2)), bool(rng.integers(2)), int(rng.integers(5))
+    batch = tuple(int(v) for v in rng.integers(1, 4, rng.integers(0, 4)))
+    one = tuple(int(rng.choice([1, d])) for d in batch)  # broadcast
+    left, right = [(batch, batch), (one, batch), (batch, one), (batch, batch[:0]), (batch[:0], batch)][rng.integers(5)]
+    x = b.tensor((1, length), "int8", x_scale, _zero(rng))
+    first, first_scale = _operand(rng, b, x, x_scale, length, left + ((k, m) if adj_x else (m, k)), fixed == 0)
+    second, second_scale = _operand(rng, b, x, x_scale, length, right + ((n, k) if adj_y else (k, n)), fixed == 1)
+    y = b.tensor((*batch, m, n), "int8", np.float32(first_scale * second_scale / _ratio(rng, k)), _zero(rng))
+    b.op("BATCH_MATMUL", [first, second], [y], "BatchMatMulOptions", adjX=adj_x, adjY=adj_y)
+    return b.build([x], [_flat(b, y, m * n * int(np.prod(batch, dtype=int)))])
+
+
+@_maker
+def dense_of_activations(rng: Rng) -> bytes:
+    """FULLY_CONNECTED whose weights are an activation with a zero point, with and without a constant bias."""
+    b, length, x_scale = Builder(), int(rng.integers(1, 12)), _scale(rng)
+    m, k, n = (int(v) for v in rng.integers(1, 14, 3))
+    x = b.tensor((1, length), "int8", x_scale, _zero(rng))
+    first, first_scale = _computed(rng, b, x, x_scale, length, (1, m, k))
+    second, second_scale = _computed(rng, b, x, x_scale, length, (n, k))
+    y_scale = np.float32(first_scale * second_scale / _ratio(rng, k))
+    bias = -1
+    if rng.integers(2):
+        spread = 40.0 * y_scale / (first_scale * second_scale)
+        bias = b.tensor((n,), "int32", first_scale * second_scale, data=np.rint(rng.normal(0, spread, n)))
+    y = b.tensor((1, m, n), "int8", y_scale, _zero(rng))
+    b.op("FULLY_CONNECTED", [first, second, bias], [y], "FullyConnectedOptions", keepNumDims=True,
+         fusedActivationFunction=_activation(rng))  # fmt: skip
+    return b.build([x], [_flat(b, y, m * n)])
+
+
+@_maker
+def inner_softmax(rng: Rng) -> bytes:
+    """A softmax with layers before and behind it."""
+    b, length, x_scale = Builder(), int(rng.integers(1, 12)), _scale(rng)
+    rows, depth = int(rng.integers(1, 6)), int(rng.integers(2, 12))
+    x = b.tensor((1, length), "int8", x_scale, _zero(rng))
+    scores, scale = _computed(rng, b, x, x_scale, length, (1, rows, depth))
+    weights = b.tensor((1, rows, depth), "int8", 1 / 256, -128)
+    b.op("SOFTMAX", [scores], [weights], "SoftmaxOptions", beta=float(10 ** rng.uniform(-2.5, -1.0)) / scale)
+    inputs, y_scale = _weighted(rng, b, weights, 1 / 256, (3, depth), 3, 0, depth, True, bias_needed=False)
+    y = b.tensor((1, rows, 3), "int8", y_scale, _zero(rng))
+    b.op("FULLY_CONNECTED", inputs, [y], "FullyConnectedOptions", keepNumDims=True)
+    return b.build([x], [_flat(b, y, rows * 3)])
+
+
+def _flat(b: Builder, x: int, size: int) -> int:
+    """x as [1, size], for the twin has no leading 1."""
+    t = b.like(x, (1, size))
+    b.op("RESHAPE", [x, b.tensor((2,), "int32", data=(1, size))], [t], "ReshapeOptions")
+    return t
+
+
 def case(kind: str, seed: int) -> bytes:
     """The .tflite of one case."""
     return MAKERS[kind](np.random.default_rng([seed, sorted(MAKERS).index(kind)]))

@@ -17,17 +17,20 @@ from conformance.oracle import Array
 from lora_mcu import Adapter
 from lora_mcu.ir import (
     Activation,
+    ActivationDense,
     Add,
     AveragePool,
     Conv2D,
     Dense,
     Depthwise,
     Graph,
+    Matmul,
     MaxPool,
     Mean,
     Op,
     Pad,
     Reshape,
+    Softmax,
     Tensor,
     Window,
 )
@@ -78,6 +81,18 @@ def window_slices(x: tf.Tensor, window: Window, out: tuple[int, ...], fill: floa
             ends = y + (out[1] - 1) * window.stride[0] + 1, x0 + (out[2] - 1) * window.stride[1] + 1
             taps.append(padded[:, y : ends[0] : window.stride[0], x0 : ends[1] : window.stride[1]])
     return tf.stack(taps)
+
+
+def _softmax(x: tf.Tensor, p: Array | None) -> tf.Tensor:
+    """Softmax whose derivative is taken at the probabilities ``p`` that the device kept (None: at its own)."""
+
+    @tf.custom_gradient
+    def at_p(x: tf.Tensor) -> Any:
+        y = tf.nn.softmax(x)
+        kept = y if p is None else tf.constant(p, F64)
+        return y, lambda g: kept * (g - tf.reduce_sum(g * kept, axis=-1, keepdims=True))
+
+    return at_p(x)
 
 
 def _half_away(x: Array) -> Array:
@@ -193,14 +208,24 @@ class StraightThrough:
                 tensor = self._graph.tensors[op.inputs[0]]
                 fill = (op.value - tensor.z) * float(tensor.s)
                 return tf.pad(x, list(zip(op.before, op.after, strict=True)), constant_values=tf.constant(fill, F64))
+            case Matmul():
+                return self._matmul(op, x, value(op.inputs[1]))
+            case Softmax():
+                p = real(self._graph.tensors[op.output], activations[op.output]) if self._quantized else None
+                return _softmax(op.beta * x, p)
             case Reshape():
                 return x
         raise NotImplementedError(op.KIND)
 
-    def _bias(self, op: Conv2D | Dense | Depthwise) -> Array | float:
+    def _matmul(self, op: Matmul, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        shape_a, shape_b = op.shapes(self._graph)
+        y = tf.matmul(tf.reshape(a, shape_a), tf.reshape(b, shape_b), op.adj_x, op.adj_y)
+        return y + self._bias(op) if isinstance(op, ActivationDense) else y
+
+    def _bias(self, op: Conv2D | Dense | Depthwise | ActivationDense) -> Array | float:
         if op.bias is None:
             return 0.0
-        x, w, b = (self._graph.tensors[i] for i in (op.inputs[0], op.weights, op.bias))
+        x, w, b = (self._graph.tensors[i] for i in (*op.inputs[:2], op.bias))
         assert b.data is not None
         return b.data.ravel().astype(np.float64) * float(x.s) * w.scale.astype(np.float64)
 

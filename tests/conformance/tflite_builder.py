@@ -54,6 +54,11 @@ class Builder:
         self._graph.tensors.append(t)
         return len(self._graph.tensors) - 1
 
+    def like(self, tensor: int, shape: tuple[int, ...]) -> int:
+        """A tensor of another shape with the quantization of ``tensor``."""
+        t = self._graph.tensors[tensor]
+        return self.tensor(shape, "int8", t.quantization.scale, t.quantization.zeroPoint)
+
     def op(self, kind: str, inputs: list[int], outputs: list[int], options: str = "", **fields: Any) -> None:
         """Add an operator; ``options`` is the name of its table (``Conv2DOptions``), ``fields`` what it holds."""
         code = schema.OperatorCodeT()

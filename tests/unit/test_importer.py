@@ -43,6 +43,15 @@ def test_reads_the_demo_model_with_names_and_without_tensorflow() -> None:
     assert len(set(graph.layer_names().values())) == len(graph.adaptable()) == 4
 
 
+def test_operator_codes_are_read_from_the_new_field_too() -> None:
+    """Some quantizers leave the deprecated field empty also where the operator is older than the new one."""
+    b = Builder()
+    x, y = b.tensor((1, 4), scale=0.5), b.tensor((1, 4), scale=0.25)
+    b.op("QUANTIZE", [x], [y])
+    b._model.operatorCodes[0].deprecatedBuiltinCode = 0
+    assert [op.KIND for op in loads(b.build([x], [y])).ops] == ["QUANTIZE"]
+
+
 def test_tensorflow_is_not_imported() -> None:
     code = f"import sys, lora_mcu; lora_mcu.compile({str(HAR)!r}, board='native'); print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

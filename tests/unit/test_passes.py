@@ -75,11 +75,25 @@ def test_choices_of_layers() -> None:
     assert adapters.choices(graph, live, "auto") == [names[i:] for i in range(4)]
     for wrong, message in (
         ("last:9", "use last:1 to last:4"),
-        ("har_1_conv1", "near: .*har_1_conv1_1_Relu"),
+        ("har_1_convl", "near: .*har_1_conv1_1_Relu"),
+        ("*convl*", "no layer .*convl"),
+        (f"{names[0]},", "no layer ''"),
         ("last:0", "last:1"),
     ):
         with pytest.raises(ModelError, match=message):
             adapters.choices(graph, live, wrong)
+
+
+def test_layers_are_chosen_by_pattern() -> None:
+    names = ["net_conv2d_1_conv", "net_mha_key_1_MatMul", "net_mha_Query_1_MatMul", "net_mha_value_1_MatMul", "q"]
+    assert adapters.matching("q", names) == ["q"], "an exact name is that layer alone"
+    assert adapters.matching("q", names[:4]) == ["net_mha_Query_1_MatMul"]
+    assert adapters.matching("V", names) == ["net_mha_value_1_MatMul"], "conv does not begin with v"
+    assert adapters.matching("mha", names) == names[1:4]
+    assert adapters.matching("key_1", names) == ["net_mha_key_1_MatMul"]
+    assert adapters.matching("2d", names) == ["net_conv2d_1_conv"], "nothing begins so: anywhere inside"
+    assert adapters.matching("*_[kq]*_matmul", names) == names[1:3]
+    assert adapters.matching("keys", names) == adapters.matching("", names) == []
 
 
 def test_layout_is_layers_in_operator_order_a_then_b() -> None:
