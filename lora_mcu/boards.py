@@ -15,13 +15,14 @@ from typing import Any
 from lora_mcu import resources
 from lora_mcu.errors import BoardError
 
-CORES = ("cortex-m4f", "host")
+CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "host")
 FEATURES = ("dsp", "fpu", "mve")
-FAMILIES = ("native", "stm32f4")
+FAMILIES = ("mps2", "native", "stm32f4")
 MEMORY_KINDS = ("sram", "flash", "ccm")
 UPLOADS = ("dfu", "stlink", "none")
 EMULATORS = ("qemu", "native")
-_PERIPHERALS = {"stm32f4": ("USART1", "USART2", "USART3", "USART6"), "native": ("pty",)}
+_PERIPHERALS = {"stm32f4": ("USART1", "USART2", "USART3", "USART6"), "mps2": ("UART0",), "native": ("pty",)}
+_WITHOUT_PINS = ("mps2", "native")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ class PlatformIO:
 
 @dataclass(frozen=True)
 class Board:
-    """One board. ``memory`` keeps the file's order; sizes are in bytes, clocks in Hz."""
+    """One board. ``memory`` keeps the file's order; sizes are in bytes, clocks in Hz.
+
+    ``bypass`` says that ``crystal_hz`` is a clock signal from another chip, not a crystal.
+    """
 
     identity: str
     description: str
@@ -85,6 +89,7 @@ class Board:
     emulators: tuple[str, ...]
     clock_hz: int
     crystal_hz: int
+    bypass: bool
     serial: Serial
     memory: tuple[Memory, ...]
     adapter_region: AdapterRegion | None
@@ -199,8 +204,8 @@ def _serial(table: _Table, family: str) -> Serial:
 def _pin(table: _Table, key: str, family: str) -> str:
     pin = table.text(key)
     good = len(pin) in (3, 4) and pin[0] == "P" and pin[1] in "ABCDEFGHI" and pin[2:].isdigit() and int(pin[2:]) < 16
-    if (pin != "") if family == "native" else not good:
-        raise table.fail(key, "empty" if family == "native" else 'a pin like "PB6"')
+    if (pin != "") if family in _WITHOUT_PINS else not good:
+        raise table.fail(key, "empty" if family in _WITHOUT_PINS else 'a pin like "PB6"')
     return pin
 
 
@@ -246,7 +251,7 @@ def parse(text: str, file: str) -> Board:
     )
     family = table.text("family", FAMILIES)
     clock = table.table("clock")
-    clock.only("hz", "crystal_hz")
+    clock.only("hz", "crystal_hz", "bypass")
     memory = tuple(_memory(item) for item in table.tables("memory"))
     _used_regions(table, memory)
     flash = next(region for region in memory if region.kind == "flash" and region.use)
@@ -262,6 +267,7 @@ def parse(text: str, file: str) -> Board:
         emulators=table.texts("emulators", EMULATORS),
         clock_hz=clock.number("hz", 1_000_000, 2_000_000_000),
         crystal_hz=clock.number("crystal_hz", 0, 50_000_000),
+        bypass=clock.flag("bypass") if clock.has("bypass") else False,
         serial=_serial(table.table("serial"), family),
         memory=memory,
         adapter_region=_adapter_region(table.table("adapter_region"), flash) if table.has("adapter_region") else None,

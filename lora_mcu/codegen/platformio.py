@@ -10,31 +10,7 @@ from typing import Any
 
 from lora_mcu import resources
 from lora_mcu.boards import Board
-
-# Base address, interrupt (RM0090 table 62), clock enable register and bit (section 7.3), alternate function
-# (STM32F405 data sheet, table 9), divider of its bus at full speed.
-_STM32F4_UARTS = {
-    "USART1": ("0x40011000u", 37, "RCC_APB2ENR", "(1u << 4)", "7u", "2u"),
-    "USART2": ("0x40004400u", 38, "RCC_APB1ENR", "(1u << 17)", "7u", "4u"),
-    "USART3": ("0x40004800u", 39, "RCC_APB1ENR", "(1u << 18)", "7u", "4u"),
-    "USART6": ("0x40011400u", 71, "RCC_APB2ENR", "(1u << 5)", "8u", "2u"),
-}
-
-
-def _stm32f4_defines(board: Board) -> list[tuple[str, str]]:
-    base, irq, register, bit, function, divider = _STM32F4_UARTS[board.serial.peripheral]
-    return [
-        ("LMCU_BOARD_UART_BASE", base),
-        ("LMCU_BOARD_UART_IRQ", str(irq)),
-        ("LMCU_BOARD_UART_ENR", register),
-        ("LMCU_BOARD_UART_ENABLE", bit),
-        ("LMCU_BOARD_UART_AF", function),
-        ("LMCU_BOARD_UART_BUS_DIVIDER", divider),
-        ("LMCU_BOARD_TX_PORT", f"{ord(board.serial.tx[1]) - ord('A')}u"),
-        ("LMCU_BOARD_TX_PIN", f"{board.serial.tx[2:]}u"),
-        ("LMCU_BOARD_RX_PORT", f"{ord(board.serial.rx[1]) - ord('A')}u"),
-        ("LMCU_BOARD_RX_PIN", f"{board.serial.rx[2:]}u"),
-    ]
+from lora_mcu.codegen import ports
 
 
 def _stack_bytes() -> int:
@@ -90,7 +66,7 @@ def render_project_files(board: Board) -> dict[str, bytes]:
         undefined=jinja2.StrictUndefined,
     )
     firmware = resources.path("firmware")
-    port = firmware / "ports" / board.family
+    folders = [firmware / "ports" / name for name in ports.FOLDERS[board.family]]
 
     def render(template: str, **values: Any) -> bytes:
         return templates.get_template(template).render(board=board, **values).encode()
@@ -98,14 +74,14 @@ def render_project_files(board: Board) -> dict[str, bytes]:
     files = {
         **_copies(firmware / "runtime", ("*.c",), "src/runtime"),
         **_copies(firmware / "runtime", ("*.h",), "include"),
-        **_copies(port, ("*.c", "*.h"), "src/port"),
+        **{name: text for port in folders for name, text in _copies(port, ("*.c", "*.h"), "src/port").items()},
         **_copies(firmware / "platform", ("platform.json", "platform.py"), "platform"),
         **_copies(firmware / "platform" / "builder", ("main.py",), "platform/builder"),
     }
     manifest = json.dumps(platformio_manifest(board), indent=2, sort_keys=True) + "\n"
     files[f"platform/boards/{board.platformio.board}.json"] = manifest.encode()
     files["platformio.ini"] = render("platformio.ini.j2")
-    files["include/lmcu_board.h"] = render("board.h.j2", defines=[] if board.is_native else _stm32f4_defines(board))
+    files["include/lmcu_board.h"] = render("board.h.j2", defines=ports.defines(board))
     if not board.is_native:
         regions = {"sram": board.region("sram"), "flash": board.region("flash")}
         files["linker.ld"] = render("linker.ld.j2", stack_bytes=_stack_bytes(), **regions)

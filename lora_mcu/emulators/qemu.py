@@ -10,7 +10,11 @@ from lora_mcu.boards import Board
 from lora_mcu.emulators.base import Process, find_program
 
 # QEMU's machine for a board, and the frequency in MHz at which that machine's SysTick counts.
-MACHINES = {"netduinoplus2": ("netduinoplus2", 168)}
+MACHINES = {
+    "mps2_an500": ("mps2-an500", 25),
+    "mps3_an547": ("mps3-an547", 32),
+    "netduinoplus2": ("netduinoplus2", 168),
+}
 _SETTLE_SECONDS = 0.1
 
 

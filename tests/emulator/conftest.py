@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from projects import HAR, Compiled, compile_and_build, write_port_project
+from projects import HAR, PORT_BOARDS, Compiled, compile_and_build, write_port_project
 
 import lora_mcu
 
@@ -15,7 +15,7 @@ import lora_mcu
 def port_projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A built port project for each board."""
     top = tmp_path_factory.mktemp("port")
-    folders = {board: write_port_project(top / board, board) for board in ("netduinoplus2", "native")}
+    folders = {board: write_port_project(top / board, board) for board in PORT_BOARDS}
     for folder in folders.values():
         lora_mcu.build(folder)
     return folders

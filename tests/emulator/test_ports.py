@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import serial
-from projects import greet
+from projects import PORT_BOARDS, greet
 
 import lora_mcu
 from lora_mcu import boards, building, emulators
@@ -38,7 +38,7 @@ class Line:
         self.port.close()
 
 
-@pytest.fixture(params=["netduinoplus2", "native"])
+@pytest.fixture(params=PORT_BOARDS)
 def project(request: pytest.FixtureRequest, port_projects: dict[str, Path]) -> Path:
     return port_projects[request.param]
 
@@ -56,6 +56,12 @@ def running(project: Path) -> Iterator[Line]:
 @pytest.fixture
 def line(project: Path) -> Iterator[Line]:
     with running(project) as line:
+        yield line
+
+
+@pytest.fixture(params=[board for board in PORT_BOARDS if board != "native"])
+def bare(request: pytest.FixtureRequest, port_projects: dict[str, Path]) -> Iterator[Line]:
+    with running(port_projects[request.param]) as line:
         yield line
 
 
@@ -90,15 +96,15 @@ def test_a_byte_wakes_a_sleeping_core(line: Line) -> None:
     assert statistics.median(seconds) < 0.02  # the next wrap of SysTick would come after 0.05 s on average
 
 
-def test_a_full_ring_drops_what_comes_later_and_recovers(stm32: Line) -> None:
+def test_a_full_ring_drops_what_comes_later_and_recovers(bare: Line) -> None:
     sent = bytes(b"abcdefghijklmnopqrstuvwxyz" * 100)
-    stm32.port.write(b"B")
+    bare.port.write(b"B")
     time.sleep(0.05)
-    stm32.port.write(sent)
-    assert stm32.port.read(RING) == sent[:RING]
-    stm32.port.timeout = 0.5
-    assert stm32.port.read(1) == b""
-    assert stm32.exchange(b"y", b"y") == b"y"
+    bare.port.write(sent)
+    assert bare.port.read(RING) == sent[:RING]
+    bare.port.timeout = 0.5
+    assert bare.port.read(1) == b""
+    assert bare.exchange(b"y", b"y") == b"y"
 
 
 def test_a_busy_process_loses_nothing(native: Line) -> None:
@@ -123,8 +129,8 @@ def test_reset_boots_again_on_the_same_line(line: Line) -> None:
     assert line.ask(b"I") not in (before, 0)
 
 
-def test_a_fault_resets_the_part(stm32: Line) -> None:
-    assert stm32.exchange(b"F", b"\n") == b"boot\n"
+def test_a_fault_resets_the_part(bare: Line) -> None:
+    assert bare.exchange(b"F", b"\n") == b"boot\n"
 
 
 def test_clock_reports_what_the_registers_say(stm32: Line) -> None:
@@ -135,10 +141,10 @@ def test_native_clock_is_nanoseconds_and_its_stack_unknown(native: Line) -> None
     assert (native.ask(b"C"), native.ask(b"E"), native.ask(b"S")) == (1_000_000_000, 0, 0)
 
 
-def test_stack_high_water(stm32: Line) -> None:
-    shallow = stm32.ask(b"S")
-    stm32.ask(b"U")  # 1500 bytes of locals
-    deep = stm32.ask(b"S")
+def test_stack_high_water(bare: Line) -> None:
+    shallow = bare.ask(b"S")
+    bare.ask(b"U")  # 1500 bytes of locals
+    deep = bare.ask(b"S")
     assert 0 < shallow < 600
     assert 1500 < deep < shallow + 1600 < STACK
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promise 2: equal model, data, seed and settings give equal adapter bytes on twin, native process and Cortex-M4."""
+"""Promise 2: equal model, data, seed and settings give equal adapter bytes on twin, native process, emulated cores."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ def tuned(har: Compiled, windows: Samples) -> bytes:
 
 def test_cortex_m4_gives_the_twins_bytes(har: Compiled, windows: Samples, tuned: bytes) -> None:
     with lora_mcu.emulate(har.folder) as url, lora_mcu.Device(url) as device:
+        assert tune(device, windows) == tuned
+        assert 0 < device.statistics().stack_used < STACK
+
+
+@pytest.mark.parametrize("board", ["mps2_an500"])
+def test_other_cores_give_the_same_bytes(
+    board: str, har: Compiled, windows: Samples, tuned: bytes, tmp_path: Path
+) -> None:
+    """Cores whose FPUs and compiler choices differ from the M4's."""
+    compiled = compile_and_build(tmp_path / board, HAR, board, adapt="all")
+    assert compiled.program.info.layout_sha256 == har.program.info.layout_sha256
+    with lora_mcu.emulate(compiled.folder) as url, lora_mcu.Device(url) as device:
         assert tune(device, windows) == tuned
         assert 0 < device.statistics().stack_used < STACK
 

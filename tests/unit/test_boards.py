@@ -48,7 +48,7 @@ def test_native_is_64_megabytes_without_a_stack_of_its_own() -> None:
 def test_unknown_board_names_near_ones() -> None:
     with pytest.raises(BoardError, match=r"^unknown board 'netduino2plus'; did you mean netduinoplus2\?$"):
         boards.load("netduino2plus")
-    with pytest.raises(BoardError, match=r"^unknown board 'zzz'; known boards: native, netduinoplus2"):
+    with pytest.raises(BoardError, match=r"^unknown board 'zzz'; known boards: .*native, netduinoplus2"):
         boards.load("zzz")
     with pytest.raises(BoardError, match="unknown board"):
         boards.load("../boards/native")
@@ -57,8 +57,8 @@ def test_unknown_board_names_near_ones() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('family = "stm32f4"', 'family = "avr"', "family must be one of native, stm32f4, found 'avr'"),
-        ('core = "cortex-m4f"\n', "", "core must be one of cortex-m4f, host, but it is missing"),
+        ('family = "stm32f4"', 'family = "avr"', "family must be one of mps2, native, stm32f4, found 'avr'"),
+        ('core = "cortex-m4f"\n', "", "core must be one of cortex-m4f, cortex-m7f, cortex-m55, host, but"),
         ('features = ["dsp", "fpu"]', 'features = ["x"]', "features must be a list of dsp, fpu, mve, found ['x']"),
         ("pointer_bytes = 4", "pointer_bytes = true", "pointer_bytes must be an integer from 4 to 8, found True"),
         ("baud = 115_200", "baud = 50", "serial.baud must be an integer from 1200 to 4000000, found 50"),
@@ -70,7 +70,7 @@ def test_unknown_board_names_near_ones() -> None:
         ('kind = "ccm"\norigin = 0x1000_0000\nsize = 0x1_0000\nuse = false',
          'kind = "sram"\norigin = 0x1000_0000\nsize = 0x1_0000\nuse = true',
          "memory must be a list with exactly one region of kind sram and use = true"),
-        ("[clock]\n", "[clock]\nspeed = 1\n", "clock.speed is not known; allowed are hz, crystal_hz"),
+        ("[clock]\n", "[clock]\nspeed = 1\n", "clock.speed is not known; allowed are hz, crystal_hz, bypass"),
         ('mcu = "', 'colour = "red"\nmcu = "', "colour is not known; allowed are identity, description"),
         ("origin = 0x080C_0000", "origin = 0x080A_0000", "adapter_region.origin must be 2 erase areas before the end"),
         ("[serial]", "[[serial]]", "serial must be a table"),

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from lora_mcu import boards, building, checks, resources
+from lora_mcu.codegen import ports
 from lora_mcu.codegen.platformio import platformio_manifest, render_project_files
 from lora_mcu.errors import ProjectError
 
@@ -38,6 +39,16 @@ def test_project_files_of_the_native_board_have_no_linker_script() -> None:
     files = render_project_files(boards.load("native"))
     assert "linker.ld" not in files
     assert [name for name in files if name.startswith("src/port/")] == ["src/port/port.c"]
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_port_of_every_board_is_whole(name: str) -> None:
+    """Files of two folders never share a name, and no folder is empty."""
+    board = boards.load(name)
+    folders = [resources.path("firmware") / "ports" / folder for folder in ports.FOLDERS[board.family]]
+    sources = [file.name for folder in folders for file in folder.iterdir()]
+    assert len(set(sources)) == len(sources) >= len(folders)
+    assert {f"src/port/{name}" for name in sources} <= set(render_project_files(board))
 
 
 def test_every_c_file_carries_its_licence() -> None:

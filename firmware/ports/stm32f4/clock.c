@@ -28,7 +28,8 @@ static bool reached(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint3
 static bool start_pll(uint32_t source_hz, uint32_t source_bit)
 {
     RCC_CR &= ~RCC_CR_PLLON;
-    RCC_PLLCFGR = (source_hz / 1000000u) | ((PLL_VCO_HZ / 1000000u) << 6) | (source_bit << 22) | (7u << 24);
+    RCC_PLLCFGR = (source_hz / 1000000u) | ((PLL_VCO_HZ / 1000000u) << 6) | (source_bit << 22) | (7u << 24) |
+                  (2u << 28); /* bits 28 to 30: the F446's R, at its reset value on both */
     RCC_CR |= RCC_CR_PLLON;
     return reached(&RCC_CR, RCC_CR_PLLRDY, RCC_CR_PLLRDY, WAIT_READS);
 }
@@ -67,6 +68,9 @@ void lmcu_clock_init(void)
     RCC_APB1ENR |= 1u << 28; /* PWR */
     (void)RCC_APB1ENR;       /* section 7.2: a read back covers the delay after enabling a clock */
     PWR_CR |= PWR_CR_VOS;    /* section 5.4.1: full speed needs scale 1 */
+#if LMCU_BOARD_CLOCK_INPUT
+    RCC_CR |= RCC_CR_HSEBYP; /* the clock comes from the debugger's chip, not from a crystal */
+#endif
     RCC_CR |= RCC_CR_HSEON;
     const bool crystal = LMCU_BOARD_CRYSTAL_HZ != 0 && reached(&RCC_CR, RCC_CR_HSERDY, RCC_CR_HSERDY, WAIT_READS);
     const bool locked = crystal ? start_pll(LMCU_BOARD_CRYSTAL_HZ, 1) : start_pll(HSI_HZ, 0);
@@ -76,14 +80,4 @@ void lmcu_clock_init(void)
     } else {
         (void)switch_to_internal();
     }
-}
-
-uint32_t lmcu_port_clock_hz(void)
-{
-    return lmcu_port_state.fields.clock_hz;
-}
-
-uint32_t lmcu_port_clock_source(void)
-{
-    return lmcu_port_state.fields.clock_source;
 }

@@ -8,10 +8,6 @@
 #define UART LMCU_BOARD_UART_BASE
 #define WAIT_READS 200000u /* more than ten characters at the slowest rate and the fastest clock */
 
-uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES] LMCU_ALIGNED(8);
-
-typedef char lmcu_ring_is_a_power_of_two[(LMCU_RX_RING_BYTES & (LMCU_RX_RING_BYTES - 1)) == 0 ? 1 : -1];
-
 /* Section 8.4: mode 2 is "alternate function"; the pull-up keeps an unconnected line idle. */
 static void alternate_pin(uint32_t port, uint32_t pin)
 {
@@ -36,40 +32,22 @@ void lmcu_serial_init(void)
     NVIC_ISER(LMCU_BOARD_UART_IRQ) = 1u << (LMCU_BOARD_UART_IRQ % 32u);
 }
 
-/* Reading SR, then DR clears RXNE and ORE (section 30.6.1). A full ring drops the byte: the frame's CRC tells. */
+/* Reading SR, then DR clears RXNE and ORE (section 30.6.1). */
 void lmcu_serial_interrupt(void)
 {
-    lmcu_port_fields_t *port = &lmcu_port_state.fields;
     const uint32_t status = USART_SR(UART);
     const uint8_t byte = (uint8_t)USART_DR(UART);
     if ((status & USART_SR_ORE) != 0) {
-        port->rx_lost++;
+        lmcu_port_state.fields.rx_lost++;
     }
-    if ((status & USART_SR_RXNE) == 0) {
-        return;
-    }
-    const uint32_t head = port->rx_head;
-    if (head - port->rx_tail < LMCU_RX_RING_BYTES) {
-        lmcu_rx_ring[head % LMCU_RX_RING_BYTES] = byte;
-        port->rx_head = head + 1;
-    } else {
-        port->rx_lost++;
+    if ((status & USART_SR_RXNE) != 0) {
+        lmcu_ring_put(byte);
     }
 }
 
 uint32_t lmcu_port_read(uint8_t *buffer, uint32_t capacity)
 {
-    lmcu_port_fields_t *port = &lmcu_port_state.fields;
-    const uint32_t head = port->rx_head;
-    uint32_t tail = port->rx_tail;
-    uint32_t count = 0;
-    __asm volatile("" ::: "memory"); /* the ring's bytes are read after the head that announced them */
-    while (tail != head && count < capacity) {
-        buffer[count++] = lmcu_rx_ring[tail++ % LMCU_RX_RING_BYTES];
-    }
-    __asm volatile("" ::: "memory"); /* and before the tail that gives them up */
-    port->rx_tail = tail;
-    return count;
+    return lmcu_ring_take(buffer, capacity);
 }
 
 /* TXE or TC will do: an emulator may show only one of them. */

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The few registers that the port uses. Section numbers are those of RM0090 (STM32F405/407/415/417 reference manual);
- * core registers are those of the ARMv7-M architecture reference manual. */
+ * RM0390 (STM32F446) has the same registers at the same places. */
 #ifndef LMCU_STM32F4_H
 #define LMCU_STM32F4_H
 
-#include <stdint.h>
-
-#define LMCU_REG(address) (*(volatile uint32_t *)(address))
+#include "cortex_m.h"
 
 /* RCC, RM0090 section 7.3 */
 #define RCC_CR LMCU_REG(0x40023800u)
@@ -14,6 +12,7 @@
 #define RCC_CR_HSIRDY (1u << 1)
 #define RCC_CR_HSEON (1u << 16)
 #define RCC_CR_HSERDY (1u << 17)
+#define RCC_CR_HSEBYP (1u << 18)
 #define RCC_CR_PLLON (1u << 24)
 #define RCC_CR_PLLRDY (1u << 25)
 #define RCC_PLLCFGR LMCU_REG(0x40023804u)
@@ -53,17 +52,5 @@
 #define RNG_SR LMCU_REG(0x50060804u)
 #define RNG_SR_DRDY (1u << 0)
 #define RNG_DR LMCU_REG(0x50060808u)
-
-/* SysTick (B3.3), NVIC (B3.4), system control block (B3.2) */
-#define SYST_CSR LMCU_REG(0xE000E010u)
-#define SYST_RVR LMCU_REG(0xE000E014u)
-#define SYST_CVR LMCU_REG(0xE000E018u)
-#define NVIC_ISER(irq) LMCU_REG(0xE000E100u + 4u * ((irq) / 32u))
-#define SCB_ICSR LMCU_REG(0xE000ED04u)
-#define SCB_ICSR_PENDSTSET (1u << 26)
-#define SCB_VTOR LMCU_REG(0xE000ED08u)
-#define SCB_AIRCR LMCU_REG(0xE000ED0Cu)
-#define SCB_AIRCR_SYSRESETREQ 0x05FA0004u
-#define SCB_CPACR LMCU_REG(0xE000ED88u)
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything that the port keeps in RAM, in one object whose size the memory report knows. */
+/* What the ports of bare parts share: everything that they keep in RAM, in one object whose size the memory report knows,
+ * and the pieces that a family must bring. */
 #ifndef LMCU_PORT_STATE_H
 #define LMCU_PORT_STATE_H
 
 #include "lmcu.h"
 
 typedef struct {
-    volatile uint32_t rx_head;  /* bytes ever put into the ring, by the interrupt */
+    volatile uint32_t rx_head;  /* bytes ever put into the ring */
     volatile uint32_t rx_tail;  /* bytes ever taken out */
     volatile uint32_t rx_lost;  /* bytes that found the ring or the data register full */
     volatile uint32_t tick_wraps;
@@ -25,10 +26,21 @@ extern lmcu_port_state_t lmcu_port_state;
 extern uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES];
 extern uint8_t lmcu_stack[LMCU_STACK_BYTES];
 
-void lmcu_clock_init(void);
+/* bare/ */
+void lmcu_boot_count(void); /* all fields 0 but the count, which rises */
+void lmcu_ring_put(uint8_t byte);
+uint32_t lmcu_ring_take(uint8_t *buffer, uint32_t capacity);
+void lmcu_zero_bss(void);
+void lmcu_paint_stack(void);
+
+/* the family */
+void lmcu_clock_init(void); /* sets clock_hz and clock_source */
 void lmcu_serial_init(void);
 void lmcu_serial_drain(void); /* waits, bounded, until the last byte has left the wire */
 void lmcu_serial_interrupt(void);
+uint32_t lmcu_hardware_random(void); /* 0 where there is no generator or it does not answer */
+
+/* the core */
 void lmcu_tick_init(void);
 void lmcu_tick_interrupt(void);
 void lmcu_reset_handler(void);

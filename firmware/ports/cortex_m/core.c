@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Boot, ticks, sleep, boot id, reset. */
+/* Boot, ticks, sleep, reset of a Cortex-M. */
+#include "cortex_m.h"
 #include "lmcu_port.h"
 #include "port_state.h"
-#include "stm32f4.h"
 
 #define TICK_PERIOD 0x1000000u /* SysTick has 24 bits; it counts down from period - 1 */
-
-lmcu_port_state_t lmcu_port_state LMCU_ALIGNED(8) __attribute__((section(".noinit.port")));
-
-typedef char lmcu_port_state_has_its_size[sizeof(lmcu_port_state_t) == LMCU_PORT_BYTES ? 1 : -1];
 
 static uint32_t disable_interrupts(void)
 {
@@ -24,8 +20,7 @@ static void restore_interrupts(uint32_t primask)
 
 void lmcu_port_init(void)
 {
-    const uint32_t boots = lmcu_port_state.fields.boot_count;
-    lmcu_port_state.fields = (lmcu_port_fields_t){.boot_count = boots + 1};
+    lmcu_boot_count();
     lmcu_clock_init();
     lmcu_tick_init();
     lmcu_serial_init();
@@ -71,40 +66,6 @@ void lmcu_port_idle(void)
         __asm volatile("dsb\n\twfi" ::: "memory");
     }
     restore_interrupts(primask);
-}
-
-/* RM0090 section 24.3; 0 where the generator does not answer (QEMU, or no 48 MHz clock). */
-static uint32_t hardware_random(void)
-{
-    RCC_AHB2ENR |= 1u << 6;
-    (void)RCC_AHB2ENR;
-    RNG_CR = RNG_CR_RNGEN;
-    for (uint32_t reads = 0; reads < 1000; reads++) {
-        if ((RNG_SR & RNG_SR_DRDY) != 0) {
-            return RNG_DR;
-        }
-    }
-    return 0;
-}
-
-static uint32_t mix(uint32_t x)
-{
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x *= 0x846ca68bu;
-    return x ^ (x >> 16);
-}
-
-/* Made at the first question, whose moment is the host's: true random bits where there are any, else that moment and a
- * counter that survives a reset. */
-uint32_t lmcu_port_boot_id(void)
-{
-    lmcu_port_fields_t *port = &lmcu_port_state.fields;
-    if (port->boot_id == 0) {
-        port->boot_id = mix(port->boot_count ^ mix((uint32_t)lmcu_port_ticks() ^ mix(hardware_random()))) | 1u;
-    }
-    return port->boot_id;
 }
 
 void lmcu_port_reset(void)

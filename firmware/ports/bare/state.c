@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The port's state, and what is answered from it: clock and boot id. */
+#include "lmcu_port.h"
+#include "port_state.h"
+
+lmcu_port_state_t lmcu_port_state LMCU_ALIGNED(8) __attribute__((section(".noinit.port")));
+
+typedef char lmcu_port_state_has_its_size[sizeof(lmcu_port_state_t) == LMCU_PORT_BYTES ? 1 : -1];
+
+void lmcu_boot_count(void)
+{
+    const uint32_t boots = lmcu_port_state.fields.boot_count;
+    lmcu_port_state.fields = (lmcu_port_fields_t){.boot_count = boots + 1};
+}
+
+uint32_t lmcu_port_clock_hz(void)
+{
+    return lmcu_port_state.fields.clock_hz;
+}
+
+uint32_t lmcu_port_clock_source(void)
+{
+    return lmcu_port_state.fields.clock_source;
+}
+
+static uint32_t mix(uint32_t x)
+{
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
+/* Made at the first question, whose moment is the host's: true random bits where there are any, else that moment and a
+ * counter that survives a reset. */
+uint32_t lmcu_port_boot_id(void)
+{
+    lmcu_port_fields_t *port = &lmcu_port_state.fields;
+    if (port->boot_id == 0) {
+        port->boot_id = mix(port->boot_count ^ mix((uint32_t)lmcu_port_ticks() ^ mix(lmcu_hardware_random()))) | 1u;
+    }
+    return port->boot_id;
+}
