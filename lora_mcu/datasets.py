@@ -68,11 +68,15 @@ def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
                 key = member.filename.removesuffix(".npy")
                 with archive.open(member) as stream:
                     arrays[key] = _array(file, key, member.file_size, stream)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or _one_line(error)}") from None
     except zipfile.BadZipFile:
         raise DataError(f"{file}: not an .npz file, or cut: {_MAKE} writes one") from None
-    except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except Exception as error:  # whatever a decompressor or NumPy makes of untrusted bytes
         raise DataError(f"{file}: unreadable ({_one_line(error)}): write it again with {_MAKE}") from None
     if "x" not in arrays and others:
         raise DataError(f"{file}: no array 'x' (it holds {', '.join(sorted(others))}): {_MAKE} writes one")
@@ -81,9 +85,7 @@ def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _array(file: Path, key: str, size: int, stream: IO[bytes]) -> npt.NDArray[Any]:
     """One member, its header judged before anything is allocated for it."""
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(stream)
+    shape, fortran, dtype = _header(file, key, stream)
     if dtype.hasobject:
         raise DataError(f"{file}: {key} holds Python objects, which are never unpickled: store one plain numeric array")
     count = 1
@@ -98,6 +100,18 @@ def _array(file: Path, key: str, size: int, stream: IO[bytes]) -> npt.NDArray[An
     if len(content) != nbytes:
         raise DataError(f"{file}: {key} claims {nbytes:,} bytes and holds {len(content):,}: the file is cut")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: Path, key: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except Exception as error:  # NumPy parses the header as Python source: tokenizer, syntax and value errors come out
+        raise DataError(f"{file}: {key} has no readable header ({_one_line(error)}): {_MAKE} writes one") from None
+    if any(extent < 0 for extent in shape):
+        raise DataError(f"{file}: {key} claims the shape {list(shape)}: the file is forged")
+    return shape, fortran, dtype
 
 
 def _check(file: Path, key: str, array: npt.NDArray[Any]) -> None:
