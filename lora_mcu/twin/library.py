@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from lora_mcu import resources
@@ -35,17 +39,32 @@ def build_library(files: dict[str, bytes], folder: Path, extra: tuple[str, ...] 
         if path.suffix == ".c":
             sources.append(target)
     sources.append(resources.path("firmware") / "ports" / "twin" / "twin.c")
-    command = [compiler, *FLAGS, *extra, f"-I{folder / 'include'}"]
+    command = [compiler, *FLAGS, *extra]
+    headers = hashlib.sha256(b"".join(content for name, content in sorted(files.items()) if name.endswith(".h")))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        objects = list(pool.map(lambda source: _compile(command, source, folder), sources))
+        objects = list(
+            pool.map(lambda source: _compile(command, folder / "include", source, headers.digest()), sources)
+        )
     library = folder / "twin.so"
     _call([compiler, *extra, "-shared", "-o", str(library), *map(str, objects), "-lm"])
     return library
 
 
-def _compile(command: list[str], source: Path, folder: Path) -> Path:
-    target = folder / f"{source.stem}.o"
-    _call([*command, "-c", str(source), "-o", str(target)])
+@cache
+def _objects() -> Path:
+    """Objects of this process, by content: most twins of a session share the runtime and differ in model.c only."""
+    folder = Path(tempfile.mkdtemp(prefix="lora_mcu-objects-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _compile(command: list[str], include: Path, source: Path, headers: bytes) -> Path:
+    key = hashlib.sha256(repr(command).encode() + headers + source.read_bytes()).hexdigest()
+    target = _objects() / f"{key}.o"
+    if not target.exists():
+        made = include.parent / f"{key}.o"
+        _call([*command, f"-I{include}", "-c", str(source), "-o", str(made)])
+        shutil.move(made, target)
     return target
 
 
