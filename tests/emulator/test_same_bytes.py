@@ -61,7 +61,7 @@ def test_cortex_m4_gives_the_twins_bytes(har: Compiled, windows: Samples, tuned:
         assert 0 < device.statistics().stack_used < STACK
 
 
-@pytest.mark.parametrize("board", ["mps2_an500"])
+@pytest.mark.parametrize("board", ["mps2_an500", "mps3_an547"])
 def test_other_cores_give_the_same_bytes(
     board: str, har: Compiled, windows: Samples, tuned: bytes, tmp_path: Path
 ) -> None:
