@@ -101,20 +101,20 @@ class Program:
 
 def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
-    rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0,
+    rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
     ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name, where a name
-    may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank. Raises ModelError or
-    BoardError, in one line that names what to change.
+    may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank; ``output`` names
+    the output to train of a model with several. Raises ModelError or BoardError, in one line that names what to change.
     """
     if numerics not in NUMERICS:
         raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")
     if not 0 <= seed < 2**32:
         raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
     target = boards.load(board)
-    graph = normalize.normalize(load(model))
+    graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
     tried: Program | None = None
     rejected = 0  # bytes of the smallest choice that did not fit

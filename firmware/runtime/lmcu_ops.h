@@ -254,4 +254,27 @@ void lmcu_matmul_backward(const lmcu_matmul_t *p, const int8_t *a, const int8_t 
                           float *db);
 void lmcu_softmax_backward(const lmcu_softmax_t *p, const int8_t *y, float *dy, float *dx);
 
+/* ---- moving elements ---- */
+
+/* One block of elements: y[y_start + i . y_strides] = x[x_start + i . x_strides] for all i in dims. A concatenation is one
+ * such copy an input, a split one an output. */
+typedef struct {
+    int32_t dims[5];
+    int32_t x_start, y_start;
+    int32_t x_strides[5], y_strides[5];
+} lmcu_strided_copy_t;
+
+void lmcu_strided_copy_forward(const lmcu_strided_copy_t *p, const int8_t *x, int8_t *y);
+void lmcu_strided_copy_backward(const lmcu_strided_copy_t *p, const float *dy, float *dx);
+
+/* y[i] = x[index[0][i0]][index[1][i1]][index[2][i2]][index[3][i3]]; x [in], y [out]; index[d] NULL: all, in order */
+typedef struct {
+    int32_t in[4], out[4];
+    const uint16_t *index[4];
+} lmcu_take_t;
+
+void lmcu_take_forward(const lmcu_take_t *p, const int8_t *x, int8_t *y);
+/* adds in row-major order of y */
+void lmcu_take_backward(const lmcu_take_t *p, const float *dy, float *dx);
+
 #endif

@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 _Model = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="Full int8 .tflite file.", show_default=False)]
 
 
+_Output = Annotated[
+    str | None,
+    typer.Option("--model-output", help="Output to train, of a model with several.", show_default=False),
+]
+
+
 def inspect(
     model: _Model,
+    model_output: _Output = None,
     ir: Annotated[bool, typer.Option("--ir", help="Print the graph as the compiler sees it.")] = False,
     json_: options.Json = False,
 ) -> None:
     """Show graph, quantization, adaptable layers, multiply-accumulates and bytes of a model."""
     from lora_mcu import importer
 
-    graph = importer.load(model)
+    graph = importer.load(model, model_output)
     if ir:
         say(graph.dump().rstrip("\n"))
     elif json_:
@@ -106,6 +113,7 @@ def compile_(
     loss: Annotated[str, typer.Option(help="auto, cross_entropy or mse.")] = "auto",
     numerics: Annotated[str, typer.Option(help="f32.")] = "f32",
     seed: Annotated[int, typer.Option(help="Of the initial A.")] = 0,
+    model_output: _Output = None,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
@@ -114,7 +122,16 @@ def compile_(
 
     refuse_existing(output, force)
     program = lora_mcu.compile(
-        model, board=board, adapt=adapt, rank=rank, alpha=alpha, rslora=rslora, loss=loss, numerics=numerics, seed=seed
+        model,
+        board=board,
+        adapt=adapt,
+        rank=rank,
+        alpha=alpha,
+        rslora=rslora,
+        loss=loss,
+        numerics=numerics,
+        seed=seed,
+        output=model_output,
     )
     program.write(output, force=force)
     report = program.report()

@@ -49,8 +49,9 @@ class Context:
         wanted = tensor in self.into or tensor == -1
         return _at(self.plan.gradient[tensor], "float") if wanted else "NULL"
 
-    def dy(self, op: Op) -> str:
-        return _at(self.plan.gradient[op.output], "float")
+    def dy(self, op: Op, tensor: int = -1) -> str:
+        """Pointer to the gradient of an output: the only one, or ``tensor`` of several."""
+        return _at(self.plan.gradient[op.output if tensor < 0 else tensor], "float")
 
     def scratch(self, step: int) -> str:
         return _at(self.plan.scratch[step], "void") if step in self.plan.scratch else "NULL"

@@ -8,32 +8,36 @@ from pathlib import Path
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
+from lora_mcu.importer.folding import fold
 from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, check_kinds, convert
 from lora_mcu.ir.graph import DTYPE_BYTES, Graph
 
 __all__ = ["ENTRIES", "load", "loads"]
 
 # each module registers the entries of one group of operators
-for _group in ("operators", "elementwise", "attention"):
+for _group in ("operators", "elementwise", "attention", "shape"):
     importlib.import_module(f"lora_mcu.importer.{_group}")
 
 
-def load(path: str | Path) -> Graph:
-    """Read a quantized .tflite model. Raises ModelError (one line with a way out) on anything that cannot be served."""
+def load(path: str | Path, output: str | None = None) -> Graph:
+    """Read a quantized .tflite model. Raises ModelError (one line with a way out) on anything that cannot be served.
+
+    ``output`` names the tensor to keep of a model with several outputs; what only the others need is dropped.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        return loads(content, Path(path).stem)
+        return loads(content, Path(path).stem, output)
     except ModelError as error:
         raise ModelError(f"{Path(path).name}: {error}") from None
 
 
-def loads(content: bytes, name: str = "model") -> Graph:
+def loads(content: bytes, name: str = "model", output: str | None = None) -> Graph:
     """Like :func:`load`, from the bytes of a file."""
     try:
-        return _loads(content, name)
+        return _loads(content, name, output)
     except ModelError:
         raise
     except Exception as error:  # flatbuffers reads lazily and signals broken offsets by whatever struct or NumPy raise
@@ -42,13 +46,14 @@ def loads(content: bytes, name: str = "model") -> Graph:
         ) from error
 
 
-def _loads(content: bytes, name: str) -> Graph:
+def _loads(content: bytes, name: str, output: str | None) -> Graph:
     raw = read(content)
     if raw.subgraphs != 1:
         raise ModelError(f"it has {raw.subgraphs} subgraphs (control flow or streaming state); export one without them")
-    for what, ids in (("input", raw.inputs), ("output", raw.outputs)):
-        if len(ids) != 1:
-            raise ModelError(f"it has {len(ids)} {what}s; export the model with one {what}")
+    if len(raw.inputs) != 1:
+        raise ModelError(f"it has {len(raw.inputs)} inputs; export the model with one input")
+    raw.outputs = [_choose_output(raw, output)]
+    fold(raw)
     live = _live(raw)
     check_kinds(raw, live)
     _check_tensors(raw, live)
@@ -59,9 +64,20 @@ def _loads(content: bytes, name: str) -> Graph:
     return graph
 
 
+def _choose_output(raw: RawModel, wanted: str | None) -> int:
+    """The only output, or the one called ``wanted``."""
+    names = {raw.tensors[i].name: i for i in raw.outputs}
+    listed = ", ".join(f"{n!r} {list(raw.tensors[i].shape)}" for n, i in names.items())
+    if wanted is not None and wanted not in names:
+        raise ModelError(f"it has no output {wanted!r}; its outputs are {listed}")
+    if wanted is None and len(raw.outputs) != 1:
+        way = f"name the one to train: output='...' of {listed}" if names else "export the model with one output"
+        raise ModelError(f"it has {len(raw.outputs)} outputs; {way}")
+    return raw.outputs[0] if wanted is None else names[wanted]
+
+
 def _live(raw: RawModel) -> list[RawOp]:
-    """Operators that the output depends on. A reshape's target shape is known from its output tensor, so the SHAPE,
-    STRIDED_SLICE and PACK that Keras' Flatten leaves behind fold away here."""
+    """Operators that the output depends on. A reshape's target shape is known from its output tensor."""
     needed = {raw.outputs[0]}
     live: list[RawOp] = []
     for op in reversed(raw.ops):

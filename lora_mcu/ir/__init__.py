@@ -34,9 +34,25 @@ from lora_mcu.ir.ops import (
     Softmax,
     Window,
 )
+from lora_mcu.ir.shape import (
+    Concat,
+    DepthToSpace,
+    MirrorPad,
+    Pack,
+    Partition,
+    ResizeNearest,
+    Slice,
+    SpaceToDepth,
+    StridedSlice,
+    Take,
+    Transpose,
+    Unpack,
+)
 
 __all__ = [
     "Activation", "ActivationDense", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise",
     "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad",
     "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
+    "Concat", "DepthToSpace", "MirrorPad", "Pack", "Partition", "ResizeNearest", "Slice", "SpaceToDepth",
+    "StridedSlice", "Take", "Transpose", "Unpack",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ def differentiate(graph: Graph, split: Split, adaptation: Adaptation) -> list[Ba
     reached: set[int] = {split.logits} & carries
     backward: list[BackwardOp] = []
     for op in reversed(split.forward):
-        if op.output not in reached:
+        if not reached.intersection(op.outputs):
             continue
         into = tuple(i for i in op.data_inputs() if i in carries)
         if into and not op.DIFFERENTIABLE:

@@ -115,13 +115,14 @@ def _activations(
     roots: dict[int, int], loss_at: int,
 ) -> None:  # fmt: skip
     spans: dict[int, list[int]] = {roots[graph.input]: [-1]}  # staging is written before the first step
+    read = {i for op in graph.ops for i in op.inputs} | {split.logits, graph.output}
 
     def use(tensor: int, step: int) -> None:
         if graph.tensors[tensor].data is None:
             spans.setdefault(roots[tensor], []).append(step)
 
     for step, op in enumerate((*split.forward, *split.tail)):
-        for i in (*op.inputs, *op.outputs):
+        for i in (*op.inputs, *(o for o in op.outputs if o in read)):  # what nothing reads gets no memory
             use(i, step)
     use(split.logits, loss_at)
     for j, b in enumerate(backward):
@@ -147,7 +148,9 @@ def _gradients(
                 spans[roots[i]] = [step]
                 memory.opens.setdefault(step, [])
             spans[roots[i]].append(step)
-        spans[roots[b.op.output]].append(step)
+        for i in b.op.outputs:
+            if roots[i] in spans:  # an output that the loss does not depend on has no gradient
+                spans[roots[i]].append(step)
     made: dict[int, Buffer] = {}
     for root, used in spans.items():
         tensor = graph.tensors[root]

@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lora_mcu.ir import Graph, Op, Pad, Requantize, Reshape
+from lora_mcu.ir.shape import Copy
 
 
 def normalize(graph: Graph) -> Graph:
-    """Turn requantizations between equal scales and pads by nothing into reshapes, which cost nothing."""
+    """Turn requantizations between equal scales, pads by nothing and copies in the same order into reshapes (free)."""
     return replace(graph, ops=[_simplify(graph, op) for op in graph.ops])
 
 
@@ -17,4 +18,5 @@ def _simplify(graph: Graph, op: Op) -> Op:
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     unpadded = isinstance(op, Pad) and not any((*op.before, *op.after))
     same = isinstance(op, Requantize) and x.dtype == y.dtype and x.same_quantization(y)
-    return Reshape(op.index, op.inputs[:1], op.outputs) if unpadded or same else op
+    whole = isinstance(op, Copy) and x.elements == y.elements and all(p.is_run for p in op.pieces(graph))
+    return Reshape(op.index, op.inputs[:1], op.outputs) if unpadded or same or whole else op

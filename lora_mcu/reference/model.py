@@ -26,10 +26,12 @@ from lora_mcu.ir import (
     Requantize,
     Reshape,
     Softmax,
+    Take,
 )
+from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import attention, binary, elementwise, loss, pool, softmax, weighted
+from lora_mcu.reference import attention, binary, elementwise, loss, pool, shape, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -66,12 +68,17 @@ class Reference(Learner):
         values: dict[int, Array] = {i: t.data for i, t in self._graph.tensors.items() if t.data is not None}
         values[self._graph.input] = np.asarray(sample).astype(entry.dtype).reshape(entry.shape)
         for op in (*self._program.split.forward, *self._program.split.tail):
-            values[op.output] = self._forward(op, values).reshape(self._graph.tensors[op.output].shape)
+            made = self._forward(op, values)
+            for i, value in zip(op.outputs, made if isinstance(made, list) else [made], strict=True):
+                values[i] = value.reshape(self._graph.tensors[i].shape)
         return values
 
-    def _forward(self, op: Op, values: dict[int, Array]) -> Array:
+    def _forward(self, op: Op, values: dict[int, Array]) -> Array | list[Array]:
+        """The output, or the outputs of an operator with several."""
         graph, x = self._graph, values[op.inputs[0]]
         match op:
+            case Copy() | Take():
+                return shape.forward(op, graph, [values[i] for i in op.inputs])
             case Conv2D() | Dense():
                 return weighted.forward(op, graph, x, self._factors_of(op))
             case Depthwise():
@@ -141,9 +148,14 @@ class Reference(Learner):
             return flat.reshape(shape)
 
         for step in self._program.backward:
-            op, g = step.op, gradient(step.op.output)
+            op, into = step.op, [gradient(i, i in step.into) for i in step.op.data_inputs()]
+            if isinstance(op, Copy | Take):
+                reached = [gradient(i, roots[i] in gradients) for i in op.outputs]
+                shape.backward(op, self._graph, reached, into)
+                continue
+            g = gradient(op.output)
             assert g is not None
-            self._backward_op(op, values, g, [gradient(i, i in step.into) for i in op.data_inputs()])
+            self._backward_op(op, values, g, into)
 
     def _backward_op(self, op: Op, values: dict[int, Array], g: Floats, into: list[Floats | None]) -> None:
         graph, x, y, dx = self._graph, values[op.inputs[0]], values[op.output], into[0]

@@ -31,10 +31,13 @@ from lora_mcu.ir import (
     Pad,
     Reshape,
     Softmax,
+    Take,
     Tensor,
     Window,
 )
+from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
+from lora_mcu.reference import shape
 
 F64 = tf.float64
 
@@ -163,6 +166,9 @@ class StraightThrough:
         for op in self._program.split.forward:
             if not op.DIFFERENTIABLE:
                 continue
+            if isinstance(op, Copy | Take):
+                values.update(self._moved(op, value))
+                continue
             tensor = self._graph.tensors[op.output]
             y = tf.reshape(self._apply(op, value, factors, activations), tensor.shape)
             if self._quantized and not isinstance(op, Pad | Reshape):
@@ -216,6 +222,20 @@ class StraightThrough:
             case Reshape():
                 return x
         raise NotImplementedError(op.KIND)
+
+    def _moved(self, op: Copy | Take, value: Any) -> dict[int, tf.Tensor]:
+        """Outputs gathered from the inputs, laid end to end, by where the NumPy reference moves their indices."""
+        flat = [tf.reshape(value(i), [-1]) for i in op.inputs]
+        starts = np.cumsum([0, *(int(x.shape[0]) for x in flat)])
+        indices = [
+            np.arange(a, b).reshape(self._graph.tensors[i].shape)
+            for i, a, b in zip(op.inputs, starts, starts[1:], strict=False)
+        ]
+        moved = shape.forward(op, self._graph, indices)
+        return {
+            i: tf.reshape(tf.gather(tf.concat(flat, 0), index.ravel()), self._graph.tensors[i].shape)
+            for i, index in zip(op.outputs, moved, strict=True)
+        }
 
     def _matmul(self, op: Matmul, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         shape_a, shape_b = op.shapes(self._graph)

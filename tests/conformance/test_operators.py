@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conformance import shape_cases  # noqa: F401
 from conformance.op_cases import MAKERS, case
 from conformance.oracle import Oracle, differing
 from conformance.quick_twin import quick_twin

@@ -11,7 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 _TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32"}
 _VERSION_5 = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
-_VERSION_1 = ("RELU_N1_TO_1", "ELU", "HARD_SWISH", "POW", "DIV", "SQUARE", "SIN", "COS", "PRELU", "NEG", "RESHAPE")
+_VERSION_1 = ("RELU_N1_TO_1", "ELU", "HARD_SWISH", "POW", "DIV", "SQUARE", "SIN", "COS", "PRELU", "NEG", "RESHAPE",
+              "DEPTH_TO_SPACE", "RANGE")  # fmt: skip
 RELU = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 SAME, VALID = 0, 1
 

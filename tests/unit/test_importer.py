@@ -137,6 +137,103 @@ def test_padding_becomes_explicit(padding: int, stride: int, out: int, pads: tup
     assert op.macs(loads(b.build([x], [y]))) == out * out * 18
 
 
+def two_outputs() -> bytes:
+    """x [1, 4] -> dense t2 [1, 3] -> t4 = t2 + t2, and x -> CUMSUM -> t3 [1, 4]; outputs t4 and t3."""
+    b = Builder()
+    x = b.tensor((1, 4), scale=0.5)
+    w = b.tensor((3, 4), scale=0.1, data=np.ones((3, 4), np.int8))
+    y, other, total = b.tensor((1, 3), scale=0.2), b.tensor((1, 4), scale=0.5), b.tensor((1, 3), scale=0.4)
+    b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions")
+    b.op("CUMSUM", [x], [other])
+    b.op("ADD", [y, y], [total], "AddOptions")
+    return b.build([x], [total, other])
+
+
+def test_of_several_outputs_one_is_named_and_the_others_are_dropped() -> None:
+    graph = loads(two_outputs(), output="t4")
+    assert [op.KIND for op in graph.ops] == ["FULLY_CONNECTED", "ADD"] and graph.tensors[graph.output].name == "t4"
+    with pytest.raises(
+        ModelError, match=r"2 outputs; name the one to train: output='...' of 't4' \[1, 3\], 't3' \[1, 4\]"
+    ):
+        loads(two_outputs())
+    with pytest.raises(ModelError, match=r"no output 't2'; its outputs are 't4' \[1, 3\], 't3' \[1, 4\]"):
+        loads(two_outputs(), output="t2")
+    with pytest.raises(ModelError, match="operator 1 CUMSUM"):
+        loads(two_outputs(), output="t3")
+
+
+def ints(b: Builder, *values: int) -> int:
+    return b.tensor((len(values),), "int32", data=values)
+
+
+def test_shape_arithmetic_is_computed_here() -> None:
+    """A transpose's permutation and a slice's end, made of SHAPE, CAST, STRIDED_SLICE, SUB, PACK and RANGE."""
+    b = Builder()
+    x = b.tensor((1, 2, 3), scale=0.5)
+    shape, wide, last, size, end, perm = (b.tensor(s, "int32") for s in ((3,), (3,), (), (), (3,), (3,)))
+    turned, y = b.tensor((3, 2, 1), scale=0.5), b.tensor((2, 2, 1), scale=0.5)
+    b.op("SHAPE", [x], [shape], "ShapeOptions")
+    b.op("CAST", [shape], [wide], "CastOptions")
+    b.op("STRIDED_SLICE", [wide, ints(b, -1), ints(b, 0), ints(b, 1)], [last], "StridedSliceOptions", shrinkAxisMask=1)
+    b.op("SUB", [last, b.tensor((), "int32", data=1)], [size], "SubOptions")
+    b.op("PACK", [size, size, b.tensor((), "int32", data=1)], [end], "PackOptions", axis=0, valuesCount=3)
+    b.op("RANGE", [b.tensor((), "int32", data=v) for v in (2, -1, -1)], [perm], "RangeOptions")
+    b.op("TRANSPOSE", [x, perm], [turned], "TransposeOptions")
+    b.op("SLICE", [turned, ints(b, 0, 0, 0), end], [y], "SliceOptions")
+    graph = loads(b.build([x], [y]))
+    assert [op.KIND for op in graph.ops] == ["TRANSPOSE", "SLICE"]
+    assert graph.ops[0].perm == (2, 1, 0) and graph.ops[1].size == (2, 2, 1)
+
+
+def test_an_embedding_of_constants_becomes_a_constant() -> None:
+    b = Builder()
+    q = {"scale": 0.5, "zero_point": 1}
+    x, table = b.tensor((1, 3, 2), **q), b.tensor((5, 2), data=np.arange(10), **q)
+    rows, turned, batch = b.tensor((2, 2), **q), b.tensor((2, 2), **q), b.tensor((1, 2, 2), **q)
+    y = b.tensor((1, 5, 2), **q)
+    b.op("GATHER", [table, ints(b, 4, 1)], [rows], "GatherOptions")
+    b.op("TRANSPOSE", [rows, ints(b, 1, 0)], [turned], "TransposeOptions")
+    b.op("EXPAND_DIMS", [turned, ints(b, 0)], [batch])
+    b.op("CONCATENATION", [batch, x], [y], "ConcatenationOptions", axis=1)
+    (op,) = loads(b.build([x], [y])).ops
+    assert op.KIND == "CONCATENATION"
+    data = loads(b.build([x], [y])).tensors[op.inputs[0]].data
+    assert data is not None and data.tolist() == [[[8, 2], [9, 3]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("CONCATENATION", {"axis": 7}, "axis 7 is out of range for 2 dimensions"),
+        ("CONCATENATION", {"axis": 1, "fusedActivationFunction": 1}, "fused activation"),
+        ("PACK", {"axis": 0}, "do not fill its output"),
+        ("CONCATENATION", {"axis": 1}, "quantized differently; LiteRT copies no int8"),
+    ],
+)
+def test_what_cannot_be_joined_is_said(kind: str, options: dict[str, object], message: str) -> None:
+    b = Builder()
+    x, other, y = (
+        b.tensor((1, 4), scale=0.5),
+        b.tensor((1, 4), scale=0.25, data=np.zeros(4)),
+        b.tensor((1, 8), scale=0.5),
+    )
+    b.op(kind, [x, other], [y], {"PACK": "PackOptions"}.get(kind, "ConcatenationOptions"), **options)
+    with pytest.raises(ModelError, match=f"operator 0 {kind}.*{message}"):
+        loads(b.build([x], [y]))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "step", "message"),
+    [(0, 0, 1, "it takes nothing"), (9, 12, 1, "it takes nothing"), (0, 4, 0, "step of 0")],
+)
+def test_slices_of_nothing(begin: int, end: int, step: int, message: str) -> None:
+    b = Builder()
+    x, y = b.tensor((4,), scale=0.5), b.tensor((4,), scale=0.5)
+    b.op("STRIDED_SLICE", [x, ints(b, begin), ints(b, end), ints(b, step)], [y], "StridedSliceOptions")
+    with pytest.raises(ModelError, match=f"operator 0 STRIDED_SLICE.*{message}"):
+        loads(b.build([x], [y]))
+
+
 def test_every_truncation_and_many_mutations_end_in_a_model_or_one_line() -> None:
     """No other exception, whatever the bytes: 400 lengths and 1,500 files with flipped bytes."""
     good = HAR.read_bytes()

@@ -35,6 +35,22 @@ def residual_model() -> bytes:
     return b.build([x], [y])
 
 
+def split_model() -> bytes:
+    """x [1, 6] -> dense [1, 6] -> SPLIT in 3 of [1, 2]: the first and the last are added -> dense [1, 3] -> softmax"""
+    b = Builder()
+    x, hidden = b.tensor((1, 6), scale=0.5), b.tensor((1, 6), scale=0.5)
+    first, unread, last, total = (b.tensor((1, 2), scale=0.5) for _ in range(4))
+    w1, w2 = (b.tensor(s, scale=0.1, data=np.ones(s, np.int8)) for s in ((6, 6), (3, 2)))
+    logits, y = b.tensor((1, 3), scale=0.5), b.tensor((1, 3), scale=1 / 256, zero_point=-128)
+    b.op("FULLY_CONNECTED", [x, w1], [hidden], "FullyConnectedOptions")
+    axis = b.tensor((1,), "int32", data=[1])
+    b.op("SPLIT", [axis, hidden], [first, unread, last], "SplitOptions", numSplits=3)
+    b.op("ADD", [first, last], [total], "AddOptions")
+    b.op("FULLY_CONNECTED", [total, w2], [logits], "FullyConnectedOptions")
+    b.op("SOFTMAX", [logits], [y], "SoftmaxOptions", beta=1.0)
+    return b.build([x], [y])
+
+
 def planned(graph: Graph, adapt: str) -> tuple[tail.Split, list[gradient.BackwardOp], memory.MemoryPlan]:
     split = tail.split(graph)
     layout = adapters.layout(graph, adapters.choices(graph, list(split.forward), adapt)[0], 4, 8.0, False)
@@ -132,10 +148,32 @@ def test_a_residual_gets_both_contributions_into_one_gradient() -> None:
     assert opened.count(plan.gradient[first]) == 1
 
 
+def test_an_operator_with_several_outputs_has_memory_and_gradients_for_those_that_are_read() -> None:
+    graph = loads(split_model())
+    split, backward, plan = planned(graph, "all")
+    op = graph.ops[1]
+    first, unread, last = op.outputs
+    assert [b.op.KIND for b in backward] == ["FULLY_CONNECTED", "ADD", "SPLIT", "FULLY_CONNECTED"]
+    assert backward[2].into == (op.inputs[0],)
+    assert unread not in plan.activation and unread not in plan.gradient
+    step = len(split.forward) + len(split.tail) + 1 + 2
+    for tensor in (first, last):
+        assert plan.activation[tensor].start == 1 and plan.activation[tensor].end >= 2
+        assert plan.gradient[tensor].start == step - 1 and plan.gradient[tensor].end == step
+    assert plan.gradient[op.inputs[0]].start == step
+
+
+def test_nothing_behind_the_last_adapted_layer_is_differentiated_through_a_split() -> None:
+    _, backward, plan = planned(loads(split_model()), "last:1")
+    assert [b.op.KIND for b in backward] == ["FULLY_CONNECTED"] and backward[0].into == ()
+    assert len(plan.gradient) == 1
+
+
 @pytest.mark.parametrize("adapt", ["all", "last:1", "none"])
-@pytest.mark.parametrize("source", ["har", "residual"])
+@pytest.mark.parametrize("source", ["har", "residual", "split"])
 def test_no_two_live_buffers_share_memory_and_the_bound_is_met(source: str, adapt: str) -> None:
-    graph = normalize.normalize(load(HAR) if source == "har" else loads(residual_model()))
+    made = {"residual": residual_model, "split": split_model}
+    graph = normalize.normalize(loads(made[source]()) if source in made else load(HAR))
     _, _, plan = planned(graph, adapt)
     for i, a in enumerate(plan.buffers):
         assert a.offset % memory.ALIGN == 0 and a.offset + a.nbytes <= plan.arena_bytes
