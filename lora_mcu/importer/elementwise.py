@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lora_mcu.importer import tables
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
-from lora_mcu.importer.registry import activation, entry, refuse
+from lora_mcu.importer.registry import FLOAT_KINDS, activation, entry, refuse
 from lora_mcu.ir import (
     Activation,
     Add,
@@ -27,6 +26,7 @@ from lora_mcu.ir import (
     Table,
     Tensor,
     functions,
+    tables,
 )
 
 _BINARY: dict[str, type[Binary]] = {
@@ -65,6 +65,9 @@ def _binary(raw: RawModel, op: RawOp) -> Op:
         return _float(raw, op)
     a, b = op.inputs
     fused = activation(raw, op) if op.kind in _FUSED else Activation.NONE
+    if op.kind == "MUL":
+        scaled = any(raw.tensors[i].data is not None for i in (a, b))
+        return Mul(op.index, [a, b], op.outputs, fused, scaled)
     return _BINARY[op.kind](op.index, [a, b], op.outputs, fused)
 
 
@@ -134,4 +137,4 @@ def _prelu(raw: RawModel, op: RawOp) -> Op:
     return Prelu(op.index, op.inputs[:2], op.outputs)
 
 
-FLOAT_KINDS = {*functions.UNARY, *functions.BINARY, "LEAKY_RELU", "GELU"}
+FLOAT_KINDS.update({*functions.UNARY, *functions.BINARY, "LEAKY_RELU", "GELU"})

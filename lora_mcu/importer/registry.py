@@ -10,6 +10,7 @@ import numpy as np
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
+from lora_mcu.ir.elementwise import float_model
 from lora_mcu.ir.ops import Activation, Op, Window
 
 Entry = Callable[[RawModel, RawOp], Op]
@@ -17,6 +18,9 @@ ENTRIES: dict[str, Entry] = {}
 
 # operators whose inputs from this position on only say the output's shape
 SHAPE_INPUTS = {"RESHAPE": 1, "SQUEEZE": 1, "EXPAND_DIMS": 1}
+
+# kinds that may be float32 between DEQUANTIZE and QUANTIZE: fold_islands makes tables of them, or refuses them
+FLOAT_KINDS = {"QUANTIZE", "DEQUANTIZE", *SHAPE_INPUTS}
 
 _ACTIVATIONS = [Activation.NONE, Activation.RELU, Activation.RELU_N1_TO_1, Activation.RELU6]
 
@@ -42,15 +46,11 @@ def check_kinds(raw: RawModel, live: list[RawOp]) -> None:
 
 
 def _refuse_float(raw: RawModel, op: RawOp) -> None:
-    if op.kind in ("QUANTIZE", "DEQUANTIZE"):
+    if op.kind in FLOAT_KINDS:
         return
     floats = [raw.tensors[i].name for i in (*op.inputs, *op.outputs) if i >= 0 and raw.tensors[i].dtype == "float32"]
     if floats:
-        raise ModelError(
-            f"operator {op.index} {op.kind}: tensor {floats[0]!r} is float32; this is a float or dynamic-range model: "
-            "quantize it fully (converter.optimizations = [tf.lite.Optimize.DEFAULT]; converter.representative_dataset "
-            "= samples; converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8])"
-        )
+        raise float_model(op.index, op.kind, floats[0])
 
 
 def entry(*kinds: str) -> Callable[[Entry], Entry]:

@@ -64,6 +64,15 @@ class FloatOp(Op):
         return _refusal(self, graph, self.function, what)
 
 
+def float_model(index: int, kind: str, tensor: str) -> ModelError:
+    """The refusal of a model that computes in float32, with the lines that quantize it."""
+    return ModelError(
+        f"operator {index} {kind}: tensor {tensor!r} is float32; this is a float or dynamic-range model: "
+        "quantize it fully (converter.optimizations = [tf.lite.Optimize.DEFAULT]; converter.representative_dataset "
+        "= samples; converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8])"
+    )
+
+
 def _refusal(op: Op, graph: Graph, kind: str, what: str) -> ModelError:
     return ModelError(f"operator {op.index} {kind} (output {graph.tensors[op.output].name!r}): {what}")
 
@@ -144,12 +153,13 @@ class Sub(Binary):
 
 @dataclass
 class Mul(Binary):
-    """y = a * b."""
+    """y = a * b; ``scaled``: one of them is constant, so that no gradient needs the other."""
 
     KIND: ClassVar[str] = "MUL"
+    scaled: bool = False
 
     def saved(self, adapted: bool) -> list[int]:
-        return [*self.inputs, self.output]
+        return [self.output] if self.scaled else [*self.inputs, self.output]
 
 
 @dataclass

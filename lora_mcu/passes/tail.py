@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_mcu.errors import ModelError
-from lora_mcu.ir import Dequantize, Graph, Op, Requantize, Reshape, Softmax
+from lora_mcu.ir import Dequantize, Graph, Lookup, Op, Requantize, Reshape, Softmax
 
 LOSSES = ("auto", "cross_entropy", "mse")
 
@@ -25,7 +25,9 @@ def split(graph: Graph, loss: str = "auto") -> Split:
     """Strip the final softmax and the output's conversions for training, keep them for inference.
 
     ``auto`` is cross_entropy where the model ends in a softmax or has several outputs, mse where it returns one
-    number or its input's shape (an autoencoder). Raises ModelError when the loss does not fit the model.
+    number, its input's shape (an autoencoder) or ends in LOGISTIC or TANH, whose values are no logits: targets of a
+    binary classifier are then 0 and 1, and the gradient passes the table. Raises ModelError when the loss does not
+    fit the model.
     """
     if loss not in LOSSES:
         raise ModelError(f"loss {loss!r} is unknown; use one of {', '.join(LOSSES)}")
@@ -35,7 +37,9 @@ def split(graph: Graph, loss: str = "auto") -> Split:
         raise ModelError(f"the output {tensor.name!r} is not computed in int8; quantize the model fully")
     if loss == "auto":
         like_input = tensor.shape == graph.tensors[graph.input].shape
-        loss = "mse" if not softmax and (tensor.elements == 1 or like_input) else "cross_entropy"
+        last = graph.producer(logits)
+        bounded = isinstance(last, Lookup) and last.function in ("LOGISTIC", "TANH")
+        loss = "mse" if not softmax and (tensor.elements == 1 or like_input or bounded) else "cross_entropy"
     if loss == "mse" and softmax:
         raise ModelError("the model ends in SOFTMAX, so mse has no gradient here; use loss='cross_entropy'")
     if loss == "cross_entropy" and (tensor.elements < 2 or tensor.shape[-1] != tensor.elements):

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.codegen.quantmath import quantize_multiplier
-from lora_mcu.ir import Activation, Table, Tensor, functions
+from lora_mcu.ir import functions
+from lora_mcu.ir.elementwise import Table
 from lora_mcu.ir.functions import F32, Dual, Floats
+from lora_mcu.ir.graph import Tensor
+from lora_mcu.ir.ops import Activation
 
 Ints = NDArray[np.int64]
 
