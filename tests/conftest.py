@@ -57,6 +57,14 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     _not_run["deselected"] += len(items)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _not_run["not reached"] = len(session.items)
+
+
+def pytest_runtest_logstart() -> None:
+    _not_run["not reached"] -= 1
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
         _not_run[report.longrepr[2].removeprefix("Skipped: ")] += 1
@@ -65,6 +73,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
         _not_run[f"{report.nodeid}: {report.longrepr[2].removeprefix('Skipped: ')}"] += 1
+    if report.failed:
+        _not_run[f"{report.nodeid} cannot be collected"] += 1
 
 
 @pytest.hookimpl(trylast=True)
@@ -72,5 +82,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """The last line of a run: how many tests did not run, and why."""
     if config.option.collectonly:
         return
-    reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(_not_run.items()))
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(_not_run.items()) if count)
     print(f"not run: {sum(_not_run.values())}" + (f" ({reasons})" if reasons else ""))
