@@ -4,7 +4,6 @@
 #include "lmcu_strict.h"
 
 #include "lmcu_ops.h"
-#include "matvec.h"
 #include "requant.h"
 
 /* Where matrix n of all batches begins. */
@@ -25,18 +24,23 @@ static int32_t load_row(const lmcu_matmul_t *p, const int8_t *a, int16_t *patch)
     return sum;
 }
 
+static int32_t dot(const int16_t *restrict patch, const int8_t *restrict b, int32_t depth)
+{
+    int32_t sum = 0;
+    for (int32_t k = 0; k < depth; ++k) {
+        sum += patch[k] * (int16_t)b[k];
+    }
+    return sum;
+}
+
 /* acc[j] = sum_k patch[k] * b[j][k]: dot products where k is contiguous, else whole rows of j at a time */
 static void products(const lmcu_matmul_t *p, const int16_t *patch, const int8_t *b, int32_t *restrict acc)
 {
-    if (p->b_depth == 1) {
-        for (int32_t j = 0; j < p->columns; j += 4) {
-            const int32_t count = p->columns - j < 4 ? p->columns - j : 4;
-            lmcu_dot_block(patch, b + (intptr_t)j * p->depth, 0, p->depth, count, acc + j);
-        }
-        return;
-    }
     for (int32_t j = 0; j < p->columns; ++j) {
-        acc[j] = 0;
+        acc[j] = p->b_depth == 1 ? dot(patch, b + (intptr_t)j * p->b_column, p->depth) : 0;
+    }
+    if (p->b_depth == 1) {
+        return;
     }
     for (int32_t k = 0; k < p->depth; ++k, b += p->b_depth) {
         const int32_t x = patch[k];

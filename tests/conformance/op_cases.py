@@ -275,8 +275,8 @@ def _operand(rng: Rng, b: Builder, x: int, x_scale: float, length: int, shape: t
 
 @_maker
 def batch_matmul(rng: Rng) -> bytes:
-    b, length, x_scale = Builder(), int(rng.integers(1, 12)), _scale(rng)
-    m, k, n = (int(v) for v in rng.integers(1, 14, 3))
+    b, length, x_scale = Builder(), int(rng.integers(4, 16)), _scale(rng)
+    m, k, n = (int(v) for v in rng.integers(2, 14, 3))
     adj_x, adj_y, fixed = bool(rng.integers(2)), bool(rng.integers(2)), int(rng.integers(5))
     batch = tuple(int(v) for v in rng.integers(1, 4, rng.integers(0, 4)))
     one = tuple(int(rng.choice([1, d])) for d in batch)  # broadcast
@@ -292,8 +292,8 @@ def batch_matmul(rng: Rng) -> bytes:
 @_maker
 def dense_of_activations(rng: Rng) -> bytes:
     """FULLY_CONNECTED whose weights are an activation with a zero point, with and without a constant bias."""
-    b, length, x_scale = Builder(), int(rng.integers(1, 12)), _scale(rng)
-    m, k, n = (int(v) for v in rng.integers(1, 14, 3))
+    b, length, x_scale = Builder(), int(rng.integers(4, 16)), _scale(rng, -0.5, 0.5)
+    m, k, n = (int(v) for v in rng.integers(2, 14, 3))
     x = b.tensor((1, length), "int8", x_scale, _zero(rng))
     first, first_scale = _computed(rng, b, x, x_scale, length, (1, m, k))
     second, second_scale = _computed(rng, b, x, x_scale, length, (n, k))
