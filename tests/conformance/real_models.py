@@ -8,13 +8,12 @@ from pathlib import Path
 from ai_edge_litert import schema_py_generated as schema
 
 ACCEPTED = (
-    "mlperf_ad01_int8", "mlperf_kws_ref_model", "mlperf_pretrainedResnet_quant", "mlperf_str_ww_ref_model",
-    "mlperf_vww_96_int8", "silabs_tflm_magic_wand", "tflm_hello_world_int8", "tflm_micro_speech_quantized",
-    "tflm_person_detect", "tinymaix_mbnet128_025_q", "tinymaix_mnist_resnet_q",
+    "armkwt1_cut_int8_aeq", "mlperf_ad01_int8", "mlperf_kws_ref_model", "mlperf_pretrainedResnet_quant",
+    "mlperf_str_ww_ref_model", "mlperf_vww_96_int8", "silabs_tflm_magic_wand", "tflm_hello_world_int8",
+    "tflm_micro_speech_quantized", "tflm_person_detect", "tinymaix_mbnet128_025_q", "tinymaix_mnist_resnet_q",
 )  # fmt: skip
 # name: (operator or cause, way out) that the refusal must say
 REFUSED = {
-    "armkwt1_cut_int8_aeq": ("is float32; this is a float or dynamic-range model", "TFLITE_BUILTINS_INT8"),
     "mww_okay_nabu_v2": ("it has 2 subgraphs", "export one without them"),
 }
 
