@@ -29,6 +29,7 @@ from lora_mcu.ir import (
     Mean,
     Op,
     Pad,
+    Requantize,
     Reshape,
     Softmax,
     Take,
@@ -219,7 +220,7 @@ class StraightThrough:
             case Softmax():
                 p = real(self._graph.tensors[op.output], activations[op.output]) if self._quantized else None
                 return _softmax(op.beta * x, p)
-            case Reshape():
+            case Reshape() | Requantize():
                 return x
         raise NotImplementedError(op.KIND)
 

@@ -11,7 +11,6 @@ import pytest
 from conformance.models import LOSS, MADE
 from conformance.odd_models import odd_regression
 from conformance.oracle import Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import random_samples, structured_samples
 from conformance.training_data import labelled
 
@@ -28,7 +27,7 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _twin(path: Path, loss: str = "auto") -> Twin:
-    return quick_twin(lora_mcu.compile(path, board="native", adapt="all", loss=loss))
+    return lora_mcu.compile(path, board="native", adapt="all", loss=loss).twin()
 
 
 def _inputs(twin: Twin) -> Any:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from conformance.models import LOSS, MADE
 from conformance.oracle import Array, Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.real_models import ACCEPTED, REFUSED, for_oracle, others
 from conformance.samples import STRUCTURED, random_samples, structured_samples
 
@@ -36,7 +35,7 @@ def _compare(path: Path, loss: str = "auto", real: Array | None = None) -> None:
             x = np.concatenate([x, real if real.dtype == edge.dtype else quantize(edge, real)])
         assert len(x) >= STRUCTURED + RANDOM
         want = oracle.infer(x) if want is None else want
-        got = quick_twin(program).infer(x)
+        got = program.twin().infer(x)
         assert differing(got, want) == 0, f"{path.name}, adapt {adapt}"
         assert len(np.unique(got)) >= LIVELY
 

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from conformance.models import LOSS, MADE
 from conformance.oracle import Array, Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.real_models import for_oracle
 from conformance.samples import random_samples
 from conformance.straight_through import StraightThrough
@@ -57,7 +56,7 @@ def _check(got: dict[str, Array], want: dict[str, Array], a_is_zero: bool) -> No
 
 def _gradients_agree(path: Path, loss: str = "auto", real: Array | None = None) -> None:
     program = lora_mcu.compile(path, board="native", adapt="all", loss=loss)
-    twin, reference, graph = quick_twin(program), Reference(program), StraightThrough(program)
+    twin, reference, graph = program.twin(), Reference(program), StraightThrough(program)
     oracle = Oracle(for_oracle(path), keep_all=True)
     x, labels = _samples(program, oracle, real)
     zero, factors = twin.adapter(), random_adapter(program.info, 31)
@@ -81,6 +80,22 @@ def _gradients_agree(path: Path, loss: str = "auto", real: Array | None = None) 
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_made_model(name: str, made_models: dict[str, Path]) -> None:
     _gradients_agree(made_models[name], LOSS.get(name, "auto"))
+
+
+def test_rescaling_between_layers(tmp_path: Path) -> None:
+    """A QUANTIZE from int8 to int8 in the middle: its gradient passes straight through, but for what hits a rail."""
+    rng = np.random.default_rng(8)
+    b = Builder()
+    x, h = b.tensor((1, 9), "int8", 0.02, -5), b.tensor((1, 13), "int8", 0.02, 4)
+    narrow, y = b.tensor((1, 13), "int8", 0.006, -30), b.tensor((1, 5), "int8", 0.01, 3)
+    w0 = b.tensor((13, 9), "int8", 0.004, 0, data=rng.integers(-127, 128, (13, 9)))
+    w1 = b.tensor((5, 13), "int8", rng.uniform(0.003, 0.006, 5), 0, data=rng.integers(-127, 128, (5, 13)))
+    b.op("FULLY_CONNECTED", [x, w0, -1], [h], "FullyConnectedOptions")
+    b.op("QUANTIZE", [h], [narrow])
+    b.op("FULLY_CONNECTED", [narrow, w1, -1], [y], "FullyConnectedOptions")
+    path = tmp_path / "rescaled.tflite"
+    path.write_bytes(b.build([x], [y]))
+    _gradients_agree(path)
 
 
 def test_har_on_real_windows(har_model: Path) -> None:
@@ -113,7 +128,7 @@ def test_reference_activations_are_the_oracles(name: str, made_models: dict[str,
 
 def test_gradients_change_no_state(har_model: Path) -> None:
     program = lora_mcu.compile(har_model, board="native", adapt="all")
-    asked, plain = quick_twin(program), quick_twin(program)
+    asked, plain = program.twin(), program.twin()
     x, labels = labelled(program.info, 12, 3)
     for twin in (asked, plain):
         twin.configure(lr=0.02, momentum=0.9, batch_size=4, seed=3)
@@ -170,7 +185,7 @@ def test_finite_differences(tmp_path: Path) -> None:
     """
     _smooth_model(tmp_path / "smooth.tflite")
     program = lora_mcu.compile(tmp_path / "smooth.tflite", board="native", adapt="all", rank=2, loss="mse")
-    twin, graph = quick_twin(program), StraightThrough(program, quantized=False)
+    twin, graph = program.twin(), StraightThrough(program, quantized=False)
     rng = np.random.default_rng(4)
     x = np.clip(np.rint(rng.normal(0, 25, (N, K))), -80, 80).astype(np.int8)
     targets = (x / 64 @ rng.normal(size=(K, OUT))).astype(np.float32)

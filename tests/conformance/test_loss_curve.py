@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from conformance.quick_twin import quick_twin
 from conformance.record_loss_curve import BATCH, RECORD, SETTINGS, STEPS, windows
 
 import lora_mcu
@@ -20,7 +19,7 @@ def test_losses_follow_tensorflow(har_model: Path) -> None:
     program = lora_mcu.compile(har_model, board="native", adapt="all")
     assert recorded["model_sha256"] == program.info.model_sha256, f"record again: {recorded['command']}"
     assert recorded["settings"] == SETTINGS
-    twin = quick_twin(program)
+    twin = program.twin()
     twin.configure(**SETTINGS)
     x, labels = windows()
     losses = []

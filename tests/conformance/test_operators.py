@@ -10,7 +10,6 @@ import pytest
 from conformance import shape_cases  # noqa: F401
 from conformance.op_cases import MAKERS, case
 from conformance.oracle import Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import random_samples, structured_samples
 
 import lora_mcu
@@ -39,7 +38,7 @@ def test_operator_equals_oracle(kind: str, seeds: range, tmp_path: Path) -> None
         path = tmp_path / f"{kind}_{seed}.tflite"
         path.write_bytes(content)
         program = _compile(path)
-        twin = quick_twin(program)
+        twin = program.twin()
         edge = program.info.input
         x = np.concatenate([structured_samples(edge), random_samples(edge, 30, seed)])
         got, want = twin.infer(x), Oracle(content).infer(x)

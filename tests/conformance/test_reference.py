@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from conformance.models import LOSS, MADE
 from conformance.oracle import differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import random_samples, structured_samples
 from conformance.training_data import labelled, random_adapter
 
@@ -61,7 +60,7 @@ def test_forward_and_gradients(
     name: str, options: dict[str, Any], made_models: dict[str, Path], har_model: Path
 ) -> None:
     program = _compile(name, made_models, har_model, **options)
-    twin, reference = quick_twin(program), Reference(program)
+    twin, reference = program.twin(), Reference(program)
     assert twin._read_factors() == reference._read_factors()
     _assert_equal(twin, reference, 1)
     adapter = random_adapter(program.info, 3)
@@ -76,7 +75,7 @@ def test_forward_and_gradients(
 @pytest.mark.parametrize("settings", sorted(SETTINGS))
 def test_training_gives_the_same_bytes(name: str, settings: str, made_models: dict[str, Path], har_model: Path) -> None:
     program = _compile(name, made_models, har_model)
-    twin, reference = quick_twin(program), Reference(program)
+    twin, reference = program.twin(), Reference(program)
     x, labels = labelled(program.info, 10, 7)
     start = twin._read_factors()
     for learner in (twin, reference):
@@ -94,7 +93,7 @@ def test_training_gives_the_same_bytes(name: str, settings: str, made_models: di
 @pytest.mark.parametrize("name", ["mlperf_ad01_int8", "mlperf_kws_ref_model", "tinymaix_mnist_resnet_q"])
 def test_real_models_train_to_the_same_bytes(name: str, models_dir: Path) -> None:
     program = lora_mcu.compile(models_dir / f"{name}.tflite", board="native", adapt="all")
-    twin, reference = quick_twin(program), Reference(program)
+    twin, reference = program.twin(), Reference(program)
     x, labels = labelled(program.info, 8, 3)
     for learner in (twin, reference):
         learner.configure(lr=1e-3, momentum=0.5, batch_size=2)

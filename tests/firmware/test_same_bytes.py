@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance.quick_twin import quick_twin
 
 import lora_mcu
 from lora_mcu.program import Program
@@ -62,7 +61,7 @@ def _train(twin: Twin) -> tuple[bytes, TrainStats, list[TrainStats]]:
 
 @cache
 def _good() -> bytes:
-    return _train(quick_twin(_program()))[0]
+    return _train(_program().twin())[0]
 
 
 def _changed(files: dict[str, bytes], file: str, pattern: str, replacement: str) -> dict[str, bytes]:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from conformance.odd_models import odd_classifier, odd_regression
 from conformance.oracle import Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import structured_samples
 from conformance.training_data import labelled
 from firmware.probe import exercise
@@ -60,7 +59,7 @@ def test_clean_under_sanitizers_and_same_bytes(name: str, tmp_path: Path) -> Non
     program = _program(name, tmp_path)
     done = _run(program, program.files(), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    plain = exercise(quick_twin(program))
+    plain = exercise(program.twin())
     with np.load(tmp_path / "result.npz") as sanitized:
         assert set(sanitized.files) == set(plain)
         for key in plain:
@@ -90,7 +89,7 @@ def test_sanitizers_see_a_planted_error(file: str, good: str, bad: str, report: 
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_odd_models_equal_the_oracle(name: str, tmp_path: Path) -> None:
     program = _program(name, tmp_path)
-    base = exercise(quick_twin(program))["base"]
+    base = exercise(program.twin())["base"]
     x = np.concatenate([labelled(program.info, 9, 1)[0], structured_samples(program.info.input)])
     want = Oracle(MADE[name]()).infer(x)
     assert differing(base, want) == 0 and len(np.unique(base)) >= 8
