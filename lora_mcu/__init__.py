@@ -26,13 +26,17 @@ _EXPORTS = {
     "TrainStats": "session.stats",
     "Twin": "twin",
     "build": "building",
+    "combine": "adapters.combining",
     "compile": "program",
     "emulate": "emulators",
     "load_project": "project",
+    "merge": "adapters.merging",
 }
 
 if TYPE_CHECKING:
     from lora_mcu.adapters import Adapter
+    from lora_mcu.adapters.combining import combine
+    from lora_mcu.adapters.merging import merge
     from lora_mcu.building import build
     from lora_mcu.emulators import emulate
     from lora_mcu.errors import (
@@ -53,8 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adapter", "AdapterError", "BoardError", "DataError", "Device", "DeviceError", "Error", "EvalStats", "ModelError",
-    "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "compile", "emulate",
-    "load_project",
+    "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "combine",
+    "compile", "emulate", "load_project", "merge",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ _PYTHON = (
     ("pyelftools", "elftools", "build: exact sizes"),
 )
 _EXTRAS = (
-    ("ai-edge-litert", "ai_edge_litert", "oracle", "checking the base byte for byte"),
+    ("ai-edge-litert", "ai_edge_litert", "oracle", "checking the base byte for byte, adapter merge"),
     ("tensorflow", "tensorflow", "tensorflow", "making models and running the tests"),
 )
 _PROGRAMS = (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,11 @@ class Adapter:
     def _identity(self) -> tuple[object, ...]:
         factors = {name: (a.shape, b.shape, a.tobytes(), b.tobytes()) for name, (a, b) in self.layers.items()}
         return factors, self.kernels, self.rank, self.alpha, self.rslora, self.model_sha256, self.layout_sha256
+
+    @property
+    def gamma(self) -> float:
+        """alpha / r (arXiv 2106.09685), or alpha / sqrt(r) with rslora (arXiv 2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @classmethod
     def from_factors(cls, info: ModelInfo, factors: bytes) -> Adapter:

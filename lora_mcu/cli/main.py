@@ -21,7 +21,10 @@ app = typer.Typer(
     add_completion=False,
     context_settings=_SETTINGS,
 )
-adapter_app = typer.Typer(help="Adapters: on a device (pull, push, reset) and as folders (info, diff, combine, merge).", no_args_is_help=True)
+adapter_app = typer.Typer(
+    help="Adapters: on a device (pull, push, reset) and as folders (info, diff, combine, merge).",
+    no_args_is_help=True,
+)
 
 app.command("inspect", context_settings=_SETTINGS)(model.inspect)
 app.command("compile", context_settings=_SETTINGS)(model.compile_)
