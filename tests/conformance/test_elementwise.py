@@ -374,3 +374,51 @@ def test_quantization_shown_in_the_dump() -> None:
     graph = loads(_one("TANH", 1))
     assert "LOOKUP" in graph.dump() and "function=TANH" in graph.dump() and "values" in graph.dump()
     assert isinstance(graph.ops[0], Op) and zero(np.random.default_rng(0)) in range(-128, 128)
+
+
+# ---- as Keras and the converter produce them ----
+
+
+def _keras_model() -> bytes:
+    """Keras's activations but ELU, which the reference resolver lacks; squeeze and excitation, layer normalization."""
+    from conformance.models import _calibration, convert
+
+    k = tf.keras
+    k.utils.set_random_seed(4)
+    x = entry = k.Input((8, 7, 3))
+    x = k.layers.Conv2D(8, 3, padding="same", bias_initializer="glorot_uniform")(x)
+    x = k.layers.LeakyReLU(negative_slope=0.2)(x)
+    x = k.layers.Conv2D(8, 1)(x)
+    x = k.layers.PReLU(shared_axes=[1, 2], alpha_initializer=k.initializers.RandomUniform(0.0, 0.5))(x)
+    x = k.layers.Conv2D(8, 1, activation="hard_silu")(x)
+    s = k.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    s = k.layers.Conv2D(4, 1, activation="silu")(s)
+    s = k.layers.Conv2D(8, 1, activation="sigmoid")(s)
+    x = k.layers.Multiply()([x, s])
+    x = k.layers.LayerNormalization()(x)
+    x = k.layers.Conv2D(8, 1, activation="gelu")(x)
+    x = k.layers.Maximum()([x, k.layers.Conv2D(8, 1, activation="tanh")(x)])
+    x = k.layers.Subtract()([x, k.layers.Conv2D(8, 1, activation="relu6")(x)])
+    x = k.layers.Flatten()(x)
+    model = k.Model(entry, k.layers.Dense(1, activation="sigmoid")(x))
+    return convert(model, _calibration((8, 7, 3), 4), fixed_batch=True)
+
+
+def test_keras_activations_equal_oracle_and_reference(tmp_path: Path) -> None:
+    content = _keras_model()
+    path = tmp_path / "activations.tflite"
+    path.write_bytes(content)
+    program = lora_mcu.compile(path, board="native", adapt="all")
+    assert program.info.loss == "mse"
+    twin, reference = quick_twin(program), Reference(program)
+    x = np.concatenate([structured_samples(program.info.input), random_samples(program.info.input, 100, 2)])
+    got = twin.infer(x)
+    assert differing(got, Oracle(content).infer(x).reshape(got.shape)) == 0
+    for learner in (twin, reference):
+        learner.load(random_adapter(program.info, 2))
+    samples, targets = labelled(program.info, 2, 3)
+    assert differing(twin.infer(samples), reference.infer(samples)) == 0
+    found, want = twin.gradients(samples[0], targets[0]), reference.gradients(samples[0], targets[0])
+    for key in want:
+        assert differing(found[key], want[key]) == 0, key
+        assert want[key].any(), key
