@@ -148,8 +148,8 @@ def _choice(program: Program, rejected: int) -> str:
         )
     limit = program.board.sram_bytes
     return (
-        f"auto: last:{count} of {total} layers; last:{count + 1} needs {rejected} bytes of SRAM, {rejected - limit} more than "
-        f"the {limit} of {program.board.identity}"
+        f"auto: last:{count} of {total} layers; last:{count + 1} needs {rejected} bytes of SRAM, "
+        f"{rejected - limit} more than the {limit} of {program.board.identity}"
     )
 
 
