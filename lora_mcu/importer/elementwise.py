@@ -54,9 +54,14 @@ def _edges(raw: RawModel, op: RawOp) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _lookup(op: RawOp, make: Callable[[], Table]) -> Op:
-    with np.errstate(all="ignore"):  # infinities saturate, slopes that are not finite become 0
-        return Lookup(op.index, op.inputs[:1], op.outputs, op.kind, make())
+def _lookup(raw: RawModel, op: RawOp, make: Callable[[], Table]) -> Op:
+    try:
+        with np.errstate(all="ignore"):  # infinities saturate, slopes that are not finite become 0
+            return Lookup(op.index, op.inputs[:1], op.outputs, op.kind, make())
+    except (ValueError, ZeroDivisionError):
+        x, y = _edges(raw, op)
+        what = f"output scale {y.s:.6g} does not fit input scale {x.s:.6g}; calibrate the model again"
+        raise refuse(raw, op, what) from None
 
 
 @entry(*_BINARY)
@@ -87,12 +92,7 @@ def _unary(raw: RawModel, op: RawOp) -> Op:
     x, y = _edges(raw, op)
     if op.kind == "LOGISTIC" and (float(y.s), y.z) != (1 / 256, -128):
         raise refuse(raw, op, "its output must be quantized with scale 1/256 and zero point -128")
-    try:
-        return _lookup(op, lambda: tables.MAKERS[op.kind](x, y))
-    except ValueError:
-        raise refuse(
-            raw, op, f"output scale {y.s:.6g} does not fit input scale {x.s:.6g}; LiteRT refuses it too"
-        ) from None
+    return _lookup(raw, op, lambda: tables.MAKERS[op.kind](x, y))
 
 
 @entry("NEG")
@@ -102,7 +102,7 @@ def _neg(raw: RawModel, op: RawOp) -> Op:
     x, y = _edges(raw, op)
     if not x.same_quantization(y) or x.z != 0:
         raise refuse(raw, op, "LiteRT negates bare integers, which is right only for zero points of 0 and equal scales")
-    return _lookup(op, tables.neg)
+    return _lookup(raw, op, tables.neg)
 
 
 @entry("LEAKY_RELU")
@@ -112,7 +112,7 @@ def _leaky_relu(raw: RawModel, op: RawOp) -> Op:
         raise refuse(raw, op, f"its slope is {alpha}; convert the model again")
     if _is_float(raw, op):
         return _float(raw, op, alpha)
-    return _lookup(op, lambda: tables.leaky_relu(*_edges(raw, op), alpha))
+    return _lookup(raw, op, lambda: tables.leaky_relu(*_edges(raw, op), alpha))
 
 
 @entry("GELU")
@@ -120,7 +120,7 @@ def _gelu(raw: RawModel, op: RawOp) -> Op:
     approximate = bool(op.options.Approximate()) if op.options else False
     if _is_float(raw, op):
         return _float(raw, op, float(approximate))
-    return _lookup(op, lambda: tables.gelu(*_edges(raw, op), approximate))
+    return _lookup(raw, op, lambda: tables.gelu(*_edges(raw, op), approximate))
 
 
 @entry("PRELU")
@@ -133,7 +133,7 @@ def _prelu(raw: RawModel, op: RawOp) -> Op:
         and alpha.data is not None
         and len(set(alpha.data.ravel().tolist())) == 1
     ):
-        return _lookup(op, lambda: tables.prelu(x, alpha, y))
+        return _lookup(raw, op, lambda: tables.prelu(x, alpha, y))
     return Prelu(op.index, op.inputs[:2], op.outputs)
 
 

@@ -137,6 +137,13 @@ class Binary(Op):
             ) from None
 
 
+def _check_product(op: Binary, graph: Graph) -> None:
+    """The product of two int8 values times s_a * s_b / s_y must not overflow 32 bits, as it would in the oracle."""
+    a, b, y = (graph.tensors[i] for i in (*op.inputs, op.output))
+    op.require(graph, float(a.s) * float(b.s) / float(y.s) < 2**14,
+               f"output scale {y.s:.6g} does not fit input scales {a.s:.6g} and {b.s:.6g}")  # fmt: skip
+
+
 @dataclass
 class Add(Binary):
     """y = a + b."""
@@ -160,6 +167,10 @@ class Mul(Binary):
 
     def saved(self, adapted: bool) -> list[int]:
         return [self.output] if self.scaled else [*self.inputs, self.output]
+
+    def check(self, graph: Graph) -> None:
+        super().check(graph)
+        _check_product(self, graph)
 
 
 @dataclass
@@ -213,4 +224,8 @@ class Prelu(Binary):
         super().check(graph)
         x, alpha, y = (graph.tensors[i] for i in (*self.inputs, self.output))
         self.require(graph, alpha.data is not None, f"slopes {alpha.name!r} are not constant")
+        self.require(
+            graph, float(x.s) / float(y.s) < 2**22, f"output scale {y.s:.6g} does not fit input scale {x.s:.6g}"
+        )
+        _check_product(self, graph)
         self.require(graph, x.elements == y.elements, f"slopes of shape {list(alpha.shape)} do not fit {list(x.shape)}")

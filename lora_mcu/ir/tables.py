@@ -57,8 +57,10 @@ def _looked_up(value: Floats, slope: NDArray[np.float64], y: Tensor) -> Table:
 
 
 def multiply(x: Ints, factor: float) -> Ints:
-    """Multiplication by a real factor with gemmlowp's double rounding."""
+    """Multiplication by a real factor with gemmlowp's double rounding. Raises ValueError where the oracle overflows."""
     multiplier, shift = quantize_multiplier(abs(factor))
+    if shift > 0 and int(np.abs(x).max()) << shift >= 2**31:
+        raise ValueError
     multiplier = -multiplier if factor < 0 else multiplier
     return np.array([_scaled(int(v), multiplier, shift) for v in x])
 

@@ -333,8 +333,9 @@ def test_float_operators_outside_an_island_are_refused(tmp_path: Path) -> None:
     [
         ("LOGISTIC", [(0.1, 0), (1 / 128, -128)], "scale 1/256 and zero point -128"),
         ("NEG", [(0.1, 3), (0.1, 3)], "LiteRT negates bare integers"),
-        ("HARD_SWISH", [(1.0, 0), (0.001, 0)], "output scale 0.001 does not fit input scale 1"),
+        ("HARD_SWISH", [(1.0, 0), (0.001, 0)], "output scale 0.001 does not fit input scale 1;"),
         ("SQUARE", [(0.1, 0), (0.1, 0)], "LiteRT computes it in float32 only"),
+        ("RELU", [(1e9, 0), (1e-9, 0)], "output scale 1e-09 does not fit input scale 1e+09"),
     ],
 )
 def test_unary_refusals(kind: str, edges: list[tuple[float, int]], why: str, tmp_path: Path) -> None:
@@ -349,6 +350,7 @@ def test_unary_refusals(kind: str, edges: list[tuple[float, int]], why: str, tmp
     "kind, options, edges, why",
     [
         ("MAXIMUM", "MaximumMinimumOptions", [(0.1, 0), (0.2, 0), (0.1, 0)], "quantized differently"),
+        ("MUL", "MulOptions", [(1e3, 0), (1e3, 0), (1e-3, 0)], "output scale 0.001 does not fit input scales 1000"),
         ("SUB", "SubOptions", [(1.0, 0), (1.0, 0), (1e-7, 0)], "LiteRT refuses it too"),
         ("SQUARED_DIFFERENCE", "SquaredDifferenceOptions", [(1.0, 0), (1.0, 0), (1e-5, 0)], "LiteRT refuses it too"),
     ],
