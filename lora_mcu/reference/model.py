@@ -199,9 +199,10 @@ class Reference(Learner):
 
     def _sample(self, sample: bytes, label: bytes, learn: bool) -> tuple[np.float32, bool]:
         values = self.activations(np.frombuffer(sample, self._graph.tensors[self._graph.input].dtype))
-        value, correct, gradient = self._loss(values, label)
-        if learn:
-            self._backward(values, gradient)
+        with np.errstate(over="ignore", invalid="ignore"):  # such a step is skipped by the update
+            value, correct, gradient = self._loss(values, label)
+            if learn:
+                self._backward(values, gradient)
         return value, correct
 
     # ---- the primitives of Learner ----
