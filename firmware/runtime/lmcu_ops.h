@@ -277,4 +277,38 @@ void lmcu_take_forward(const lmcu_take_t *p, const int8_t *x, int8_t *y);
 /* adds in row-major order of y */
 void lmcu_take_backward(const lmcu_take_t *p, const float *dy, float *dx);
 
+/* ---- reductions, transposed convolution, logarithm of softmax ---- */
+
+/* y [kept] from x [kept and reduced], both given by sizes and strides of x in elements */
+typedef struct {
+    int32_t kept[3], kept_strides[3], reduced[3], reduced_strides[3];
+    int32_t count;               /* elements an output is made of */
+    int32_t input_zero_point, output_zero_point;
+    int32_t multiplier, shift;   /* mean: as lmcu_mean_t */
+    float scale, bias;           /* sum: fl(s_x / s_y), fl(fl(-z_x * scale) * count) */
+    float factor;                /* backward: 1 for a sum, fl(1 / count) for a mean */
+} lmcu_reduce_t;
+
+void lmcu_reduce_sum_forward(const lmcu_reduce_t *p, const int8_t *x, int8_t *y);
+void lmcu_reduce_mean_forward(const lmcu_reduce_t *p, const int8_t *x, int8_t *y);
+void lmcu_reduce_max_forward(const lmcu_reduce_t *p, const int8_t *x, int8_t *y);
+/* of sum and mean */
+void lmcu_reduce_backward(const lmcu_reduce_t *p, const int8_t *y, float *dy, float *dx);
+/* the gradient goes to the first maximum in row-major order of the reduced dimensions */
+void lmcu_reduce_max_backward(const lmcu_reduce_t *p, const int8_t *x, const float *dy, float *dx);
+
+/* x [in_h][in_w][in_c], w [out_c][kernel_h][kernel_w][in_c]: x(i, j) reaches y(i * stride_h - pad_top + ky, ...). Dilation
+ * is not used. */
+void lmcu_transpose_conv_forward(const lmcu_conv2d_t *p, const int8_t *x, int8_t *y);
+/* dy is masked and scaled in place */
+void lmcu_transpose_conv_backward(const lmcu_conv2d_t *p, const int8_t *y, float *dy, float *dx);
+
+/* rows of `depth`; reverse: what the multiplier undoes, for the lowest input that can be represented */
+typedef struct {
+    int32_t rows, depth;
+    int32_t input_multiplier, input_shift, reverse_multiplier, reverse_shift, diff_min;
+} lmcu_log_softmax_t;
+
+void lmcu_log_softmax_forward(const lmcu_log_softmax_t *p, const int8_t *x, int8_t *y);
+
 #endif

@@ -132,3 +132,63 @@ void lmcu_softmax_backward(const lmcu_softmax_t *p, const int8_t *y, float *dy, 
         backward_row(p, y + at, dy + at, dx + at);
     }
 }
+
+/* ---- logarithm of softmax ---- */
+
+/* log(z) in Q5 for z in Q12, z >= 1: z = 2^e r with r around 2^(-1/4), whichever of two splits is nearer, then a rational
+ * function of r. */
+static int32_t logarithm(int32_t z)
+{
+    const int32_t sqrt_half = 1518500250, fourth_root_half = 1805811301, log_2 = 1488522236;
+    const int32_t leading = leading_zeros((uint32_t)z);
+    const int32_t z_b = lmcu_high_mul(z, sqrt_half);
+    const int32_t headroom = leading_zeros((uint32_t)z_b) - 1;
+    const int32_t r_a = shift_left(lmcu_high_mul(shift_left(z, leading - 1), sqrt_half), 1);
+    const int32_t r_b = shift_left(z, headroom);
+    const int32_t power_a = (12 - leading) * (1 << 25) + (1 << 23); /* the exponents in Q6 */
+    const int32_t power_b = (12 - headroom) * (1 << 25) - (1 << 23);
+    const int32_t r = r_a < r_b ? r_a : r_b;
+    const int32_t power = power_a > power_b ? power_a : power_b;
+
+    const int32_t half_sum = (int32_t)(((int64_t)r + fourth_root_half + 1) / 2);
+    const int32_t q = 2 * (r - fourth_root_half);
+    const int32_t square = lmcu_high_mul(q, q);
+    const int32_t numerator = lmcu_high_mul(q, r) + lmcu_high_mul(lmcu_high_mul(q, square), 117049297);
+    const int32_t inner = 1057819769 + q + lmcu_high_mul(square, 127690142);
+    const int32_t denominator = lmcu_high_mul(half_sum, inner) + lmcu_high_mul(q, 638450708);
+    const int32_t fraction = lmcu_high_mul(lmcu_divide_by_power(numerator, 6), reciprocal(denominator));
+    return shift_left(lmcu_high_mul(power, log_2) + fraction, 1);
+}
+
+static int32_t input_difference(const lmcu_log_softmax_t *p, int32_t difference)
+{
+    return lmcu_multiply(difference, p->input_multiplier, p->input_shift);
+}
+
+static void log_softmax_row(const lmcu_log_softmax_t *p, const int8_t *x, int8_t *y)
+{
+    const int32_t max = row_maximum(x, p->depth);
+    int32_t sum = 0; /* Q12 */
+    for (int32_t i = 0; i < p->depth; ++i) {
+        if (x[i] - max >= p->diff_min) {
+            sum += lmcu_divide_by_power(exp_negative(input_difference(p, x[i] - max)), 12);
+        }
+    }
+    const int32_t log_sum = logarithm(sum);
+    const int32_t lowest = lmcu_multiply(log_sum - 0x7fffffff - 1, p->reverse_multiplier, p->reverse_shift);
+    const int32_t limit = p->diff_min - 1 > lowest ? p->diff_min - 1 : lowest;
+    for (int32_t i = 0; i < p->depth; ++i) {
+        int32_t value = -128;
+        if (x[i] - max > limit) {
+            value = lmcu_divide_by_power(input_difference(p, x[i] - max) - log_sum, 22) + 127; /* Q5 to 1/16 */
+        }
+        y[i] = (int8_t)lmcu_clamp_i32(value, -128, 127);
+    }
+}
+
+void lmcu_log_softmax_forward(const lmcu_log_softmax_t *p, const int8_t *x, int8_t *y)
+{
+    for (int32_t row = 0; row < p->rows; ++row) {
+        log_softmax_row(p, x + (intptr_t)row * p->depth, y + (intptr_t)row * p->depth);
+    }
+}

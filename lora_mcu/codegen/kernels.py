@@ -23,6 +23,7 @@ from lora_mcu.ir import (
     Quantize,
     Requantize,
     Softmax,
+    TransposeConv,
 )
 from lora_mcu.passes.adapters import AdaptedLayer
 
@@ -34,13 +35,13 @@ def weight_scales(graph: Graph, tensor: int, channels: int) -> np.ndarray[Any, n
     return np.broadcast_to(graph.tensors[tensor].scale, (channels,)).astype(np.float32)
 
 
-def effective_scales(op: Conv2D | Depthwise | Dense, graph: Graph, channels: int) -> list[float]:
+def effective_scales(op: Conv2D | Depthwise | Dense | TransposeConv, graph: Graph, channels: int) -> list[float]:
     """double(s_x) * double(s_w[o]) / double(s_y), as the oracle computes it."""
     sx, sy = float(graph.tensors[op.inputs[0]].s), float(graph.tensors[op.output].s)
     return [sx * float(s) / sy for s in weight_scales(graph, op.weights, channels)]
 
 
-def _bias(op: Conv2D | Depthwise | Dense, graph: Graph, name: str) -> list[Constant]:
+def _bias(op: Conv2D | Depthwise | Dense | TransposeConv, graph: Graph, name: str) -> list[Constant]:
     if op.bias is None:
         return []
     data = graph.tensors[op.bias].data
@@ -99,8 +100,8 @@ def _weighted_calls(
     return out
 
 
-def _conv_values(op: Conv2D | Depthwise, ctx: Context, prefix: str) -> tuple[list[Constant], str]:
-    """Constants and initializer of lmcu_conv2d_t, shared by convolution and depthwise."""
+def conv_values(op: Conv2D | Depthwise | TransposeConv, ctx: Context, prefix: str) -> tuple[list[Constant], str]:
+    """Constants and initializer of lmcu_conv2d_t, shared by the convolutions."""
     graph = ctx.graph
     x, y, w = graph.tensors[op.inputs[0]], graph.tensors[op.output], graph.tensors[op.weights]
     assert w.data is not None
@@ -128,7 +129,7 @@ def _conv_values(op: Conv2D | Depthwise, ctx: Context, prefix: str) -> tuple[lis
 @emits(Conv2D)
 def _conv(op: Conv2D, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
-    constants, values = _conv_values(op, ctx, prefix)
+    constants, values = conv_values(op, ctx, prefix)
     lora, lora_name = _lora(op, ctx, ctx.adaptation.of(op), prefix)
     constants += [*lora, struct(prefix, "lmcu_conv2d_t", CONV, values, ctx.pointer_bytes)]
     return _weighted_calls("conv2d", op, ctx, constants, prefix, lora_name)
@@ -137,7 +138,7 @@ def _conv(op: Conv2D, ctx: Context) -> Emitted:
 @emits(Depthwise)
 def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
-    constants, values = _conv_values(op, ctx, prefix)
+    constants, values = conv_values(op, ctx, prefix)
     constants.append(
         struct(prefix, "lmcu_depthwise_t", [CONV, "i"], f"{{{values}}}, {op.multiplier}", ctx.pointer_bytes)
     )

@@ -20,7 +20,7 @@ from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
 
 # each module registers the emitters of one group of operators
-for _group in ("kernels", "elementwise", "attention", "shape"):
+for _group in ("kernels", "elementwise", "attention", "shape", "reduce"):
     importlib.import_module(f"lora_mcu.codegen.{_group}")
 
 ADAPTER_FIELDS = "iiii"

@@ -99,3 +99,12 @@ def softmax_params(input_scale: float, beta: float) -> tuple[int, int, int]:
 def matmul_params(a_scale: np.float32, b_scale: np.float32, output_scale: np.float32) -> tuple[int, int]:
     """(multiplier, shift) of lmcu_matmul_t for BATCH_MATMUL, whose oracle multiplies the two scales in float32."""
     return quantize_multiplier(float(np.float32(a_scale * b_scale)) / float(output_scale))
+
+
+def log_softmax_params(input_scale: float) -> tuple[int, int, int, int, int]:
+    """(input_multiplier, input_shift, reverse_multiplier, reverse_shift, diff_min) of lmcu_log_softmax_t.
+
+    The first pair is softmax's with beta 1; the reverse pair undoes it. Raises ValueError as softmax does.
+    """
+    multiplier, shift, diff_min = softmax_params(input_scale, 1.0)
+    return (multiplier, shift, *quantize_multiplier(2.0 ** (31 - shift) / multiplier), diff_min)

@@ -15,7 +15,7 @@ from lora_mcu.ir.graph import DTYPE_BYTES, Graph
 __all__ = ["ENTRIES", "load", "loads"]
 
 # each module registers the entries of one group of operators
-for _group in ("operators", "elementwise", "attention", "shape"):
+for _group in ("operators", "elementwise", "attention", "shape", "reduce"):
     importlib.import_module(f"lora_mcu.importer.{_group}")
 
 

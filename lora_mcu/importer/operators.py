@@ -14,7 +14,6 @@ from lora_mcu.ir.ops import (
     Depthwise,
     Dequantize,
     MaxPool,
-    Mean,
     Op,
     Pad,
     Quantize,
@@ -62,13 +61,6 @@ def _pool(raw: RawModel, op: RawOp) -> Op:
     win = window(raw, op, (op.options.FilterHeight(), op.options.FilterWidth()))
     kind = AveragePool if op.kind == "AVERAGE_POOL_2D" else MaxPool
     return kind(op.index, op.inputs[:1], op.outputs, activation(raw, op), win)
-
-
-@entry("MEAN")
-def _mean(raw: RawModel, op: RawOp) -> Op:
-    rank = len(raw.tensors[op.inputs[0]].shape)
-    axes = {int(a) + rank if a < 0 else int(a) for a in constant(raw, op, 1).ravel()}
-    return Mean(op.index, op.inputs[:1], op.outputs, tuple(sorted(axes)))
 
 
 @entry("PAD", "PADV2")

@@ -17,6 +17,7 @@ from lora_mcu.ir.elementwise import (
     Table,
 )
 from lora_mcu.ir.graph import Graph, Tensor
+from lora_mcu.ir.log_softmax import LogSoftmax
 from lora_mcu.ir.ops import (
     Activation,
     AveragePool,
@@ -34,6 +35,7 @@ from lora_mcu.ir.ops import (
     Softmax,
     Window,
 )
+from lora_mcu.ir.reduce import ReduceMax, ReduceMean, ReduceSum
 from lora_mcu.ir.shape import (
     Concat,
     DepthToSpace,
@@ -48,11 +50,12 @@ from lora_mcu.ir.shape import (
     Transpose,
     Unpack,
 )
+from lora_mcu.ir.transpose_conv import TransposeConv
 
 __all__ = [
     "Activation", "ActivationDense", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise",
     "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad",
     "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
-    "Concat", "DepthToSpace", "MirrorPad", "Pack", "Partition", "ResizeNearest", "Slice", "SpaceToDepth",
-    "StridedSlice", "Take", "Transpose", "Unpack",
+    "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition", "ReduceMax", "ReduceMean", "ReduceSum",
+    "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Transpose", "TransposeConv", "Unpack",
 ]  # fmt: skip

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Reshape
+from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Reshape, TransposeConv
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.tail import Split
 
 # instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
 _INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 4.5, 9.0, 6.5, 7.0
+_PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
 _PER_ELEMENT = 12.0  # everything that is not a product, an output element
 _UPDATE = 45.0  # a parameter and step: checks, momentum, stochastic rounding
 
@@ -54,10 +55,10 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         elements = 0 if isinstance(op, Reshape) else y.elements
         forward = macs * per + (project + expand) * _FACTOR + elements * _PER_ELEMENT
         is_back = id(op) in into
-        down = macs if is_back and into[id(op)] and isinstance(op, Conv2D | Dense | Depthwise) else 0
+        down = macs if is_back and into[id(op)] and isinstance(op, _PRODUCTS) else 0
         factors = 2 * project + 2 * expand + (project if is_back and into[id(op)] else 0) if is_back else 0
         back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
-        weights = graph.tensors[op.weights].nbytes if isinstance(op, Conv2D | Dense | Depthwise) else 0
+        weights = graph.tensors[op.weights].nbytes if isinstance(op, _PRODUCTS) else 0
         out.append(
             LayerCost(op.index, op.KIND, names.get(op.index, y.name), y.shape, layer is not None,
                       macs + project + expand, down + factors, round(forward), round(back), weights)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_mcu.errors import ModelError
-from lora_mcu.ir import Dequantize, Graph, Lookup, Op, Requantize, Reshape, Softmax
+from lora_mcu.ir import Dequantize, Graph, LogSoftmax, Lookup, Op, Requantize, Reshape, Softmax
 
 LOSSES = ("auto", "cross_entropy", "mse")
 
@@ -52,11 +52,13 @@ def _walk_back(graph: Graph) -> tuple[int, list[Op], bool]:
     current, softmax = graph.output, False
     tail: list[Op] = []
     while (op := graph.producer(current)) is not None:
-        strip = isinstance(op, Dequantize | Requantize | Reshape) or (isinstance(op, Softmax) and not softmax)
+        strip = isinstance(op, Dequantize | Requantize | Reshape) or (
+            isinstance(op, Softmax | LogSoftmax) and not softmax
+        )
         used_elsewhere = any(current in other.inputs for other in graph.ops if other not in tail)
         if not strip or used_elsewhere:
             break
-        softmax = softmax or isinstance(op, Softmax)
+        softmax = softmax or isinstance(op, Softmax | LogSoftmax)
         tail.insert(0, op)
         current = op.inputs[0]
     while tail and isinstance(tail[0], Reshape):  # a view that training can keep: the loss sees the model's own shape

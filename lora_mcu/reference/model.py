@@ -16,6 +16,7 @@ from lora_mcu.ir import (
     Dense,
     Depthwise,
     Dequantize,
+    LogSoftmax,
     Lookup,
     Matmul,
     MaxPool,
@@ -27,11 +28,13 @@ from lora_mcu.ir import (
     Reshape,
     Softmax,
     Take,
+    TransposeConv,
 )
+from lora_mcu.ir.reduce import Reduction
 from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import attention, binary, elementwise, loss, pool, shape, softmax, weighted
+from lora_mcu.reference import attention, binary, elementwise, loss, pool, reduce, shape, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -91,6 +94,12 @@ class Reference(Learner):
                 return binary.forward(op, graph, x, values[op.inputs[1]])
             case Lookup():
                 return binary.lookup_forward(op, x)
+            case Reduction():
+                return reduce.forward(op, graph, x)
+            case TransposeConv():
+                return reduce.transpose_conv_forward(op, graph, x)
+            case LogSoftmax():
+                return reduce.log_softmax_forward(op, graph, x)
             case Pad():
                 return elementwise.pad_forward(op, x)
             case Softmax():
@@ -175,6 +184,10 @@ class Reference(Learner):
             pool.backward(op, graph, x, y, g, dx)
         elif isinstance(op, Mean):
             pool.mean_backward(op, graph, y, g, dx)
+        elif isinstance(op, Reduction):
+            reduce.backward(op, graph, x, y, g, dx)
+        elif isinstance(op, TransposeConv):
+            reduce.transpose_conv_backward(op, graph, y, g, dx)
         elif isinstance(op, Pad):
             elementwise.pad_backward(op, g, dx)
         elif isinstance(op, Lookup):

@@ -11,16 +11,20 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+_OPTIMIZED = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 class Oracle:
-    """One .tflite model. Samples have the twin's shapes: without a leading 1."""
+    """One .tflite model. Samples have the twin's shapes: without a leading 1.
 
-    def __init__(self, model: bytes | Path, keep_all: bool = False) -> None:
+    ``optimized``: LiteRT's other kernels, for an operator whose reference kernel is wrong.
+    """
+
+    def __init__(self, model: bytes | Path, keep_all: bool = False, optimized: bool = False) -> None:
         content = model.read_bytes() if isinstance(model, Path) else model
         self._interpreter = Interpreter(
             model_content=content,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+            experimental_op_resolver_type=_OPTIMIZED if optimized else OpResolverType.BUILTIN_REF,
             experimental_preserve_all_tensors=keep_all,
         )
         self._interpreter.allocate_tensors()

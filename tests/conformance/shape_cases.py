@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from conformance.op_cases import Rng, _maker, _scale, _zero
-from conformance.tflite_builder import Builder
+from conformance.op_cases import Rng, _activation, _maker, _padded, _scale, _weighted, _zero
+from conformance.tflite_builder import SAME, VALID, Builder
 
 Shape = tuple[int, ...]
 Piece = Callable[[Builder, Rng, int, Shape, dict[str, Any]], tuple[int, Shape]]
@@ -208,6 +208,61 @@ def space_to_depth(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]
     return y, out
 
 
+def mean_apart(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    """Axes that are no neighbours, or all kinds of them."""
+    axes = [i for i in range(len(shape)) if rng.integers(2)] if rng.integers(2) else [0, len(shape) - 1]
+    return _reduced(b, rng, x, shape, "MEAN", axes or [1], q["scale"] * float(10 ** rng.uniform(-1.3, 0.3)), _zero(rng))
+
+
+def reduce_max(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    axes = [i for i in range(len(shape)) if rng.integers(2)] or [1]
+    return _reduced(b, rng, x, shape, "REDUCE_MAX", axes, q["scale"], q["zero_point"])
+
+
+def reduce_sum(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    axes = [i for i in range(len(shape)) if rng.integers(2)] or [1]
+    scale = q["scale"] * float(10 ** rng.uniform(-0.5, 1.5))
+    return _reduced(b, rng, x, shape, "SUM", axes, scale, _zero(rng))
+
+
+def _reduced(
+    b: Builder, rng: Rng, x: int, shape: Shape, kind: str, axes: list[int], scale: float, zero: int
+) -> tuple[int, Shape]:
+    keep = bool(rng.integers(2))
+    out = tuple(1 if i in axes else d for i, d in enumerate(shape) if keep or i not in axes)
+    y = b.tensor(out, scale=scale, zero_point=zero)
+    signed = [_signed(rng, a, len(shape)) for a in axes]
+    b.op(kind, [x, _ints(b, signed)], [y], "ReducerOptions", keepDims=keep)
+    return y, out
+
+
+def transpose_conv(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    kernel, stride = (int(v) for v in rng.integers(1, 5, 2)), [int(v) for v in rng.integers(1, 4, 2)]
+    kernel, padding, filters = list(kernel), int(rng.choice([SAME, VALID])), int(rng.integers(1, 6))
+    size = []
+    for n, k, s in zip(shape[1:3], kernel, stride, strict=True):
+        low = (n - 1) * s + (1 if padding == SAME else k)
+        size.append(int(rng.integers(low, low + s)))
+    per_channel = bool(rng.integers(4))
+    w_shape = (filters, *kernel, shape[3])
+    inputs, y_scale = _weighted(
+        rng, b, x, q["scale"], w_shape, filters, 0, kernel[0] * kernel[1] * shape[3], per_channel
+    )
+    out = (1, *size, filters)
+    y = b.tensor(out, scale=y_scale, zero_point=_zero(rng))
+    b.op("TRANSPOSE_CONV", [_ints(b, out), inputs[1], x, inputs[2]], [y], "TransposeConvOptions", padding=padding,
+         strideH=stride[0], strideW=stride[1], fusedActivationFunction=_activation(rng))  # fmt: skip
+    return y, out
+
+
+def log_softmax(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    y = b.tensor(shape, scale=1 / 16, zero_point=127)
+    b.op("LOG_SOFTMAX", [x], [y], "LogSoftmaxOptions")
+    if len(shape) == 2 and shape[1] > 1:
+        return y, shape
+    return _padded(b, y, shape, 1 / 16, 127), (*shape[:-1], shape[-1] + 1)
+
+
 # name: (function, ranks)
 PIECES: dict[str, tuple[Piece, tuple[int, ...]]] = {
     "concatenation": (concatenation, (2, 3, 4)),
@@ -223,12 +278,21 @@ PIECES: dict[str, tuple[Piece, tuple[int, ...]]] = {
     "resize_nearest": (resize_nearest, (4,)),
     "depth_to_space": (depth_to_space, (4,)),
     "space_to_depth": (space_to_depth, (4,)),
+    "mean_apart": (mean_apart, (3, 4)),
+    "reduce_max": (reduce_max, (2, 3, 4)),
+    "transpose_conv": (transpose_conv, (4,)),
+}
+# without a gradient, and without a reference kernel in LiteRT that gets int8 right (docs/numerics.md)
+LOG_SOFTMAX, SUM = "log_softmax", "reduce_sum"
+PIECES_APART: dict[str, tuple[Piece, tuple[int, ...]]] = {
+    LOG_SOFTMAX: (log_softmax, (2, 3)),
+    SUM: (reduce_sum, (2, 3, 4)),
 }
 
 
 def _moving(kind: str) -> Callable[[Rng], bytes]:
     def make(rng: Rng) -> bytes:
-        piece, ranks = PIECES[kind]
+        piece, ranks = (PIECES | PIECES_APART)[kind]
         b, shape = Builder(), _sizes(rng, int(rng.choice(ranks)))
         q = {"scale": _scale(rng), "zero_point": _zero(rng)}
         x = b.tensor(shape, **q)
@@ -239,5 +303,6 @@ def _moving(kind: str) -> Callable[[Rng], bytes]:
     return make
 
 
-for _kind in PIECES:
+for _kind in (*PIECES, LOG_SOFTMAX):
     _maker(_moving(_kind))
+summing = _moving(SUM)

@@ -29,13 +29,17 @@ from lora_mcu.ir import (
     Mean,
     Op,
     Pad,
+    ReduceMax,
+    ReduceMean,
     Requantize,
     Reshape,
     Softmax,
     Take,
     Tensor,
+    TransposeConv,
     Window,
 )
+from lora_mcu.ir.reduce import Reduction
 from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
 from lora_mcu.reference import shape
@@ -172,7 +176,7 @@ class StraightThrough:
                 continue
             tensor = self._graph.tensors[op.output]
             y = tf.reshape(self._apply(op, value, factors, activations), tensor.shape)
-            if self._quantized and not isinstance(op, Pad | Reshape):
+            if self._quantized and not isinstance(op, Pad | ReduceMax | Reshape):
                 activation = getattr(op, "activation", Activation.NONE)
                 q = activations[op.output] if op.output in activations else rounded(op, self._graph, y)
                 y = straight_through(y, q, tensor, activation)
@@ -199,6 +203,10 @@ class StraightThrough:
                 w = real(weights, weights.data).reshape(op.window.kernel[0] * op.window.kernel[1], 1, 1, 1, -1)
                 taps = tf.repeat(window_slices(x, op.window, out, 0.0), op.multiplier, axis=-1)
                 return tf.reduce_sum(taps * tf.constant(w, F64), axis=0) + self._bias(op)
+            case TransposeConv():
+                return self._transposed(op, x, out)
+            case Reduction():
+                return self._reduced(op, x, activations)
             case AveragePool():
                 inside = window_slices(tf.ones_like(x), op.window, out, 0.0)
                 return tf.reduce_sum(window_slices(x, op.window, out, 0.0), axis=0) / tf.reduce_sum(inside, axis=0)
@@ -224,6 +232,25 @@ class StraightThrough:
                 return x
         raise NotImplementedError(op.KIND)
 
+    def _transposed(self, op: TransposeConv, x: tf.Tensor, out: tuple[int, ...]) -> tf.Tensor:
+        """The whole scatter, cut to the output or filled up with zeros."""
+        weights, win = self._graph.tensors[op.weights], op.window
+        assert weights.data is not None
+        w = tf.constant(real(weights, weights.data).transpose(1, 2, 0, 3), F64)
+        whole = [1, *((n - 1) * s + k for n, s, k in zip(x.shape[1:3], win.stride, win.kernel, strict=True)), out[3]]
+        y = tf.nn.conv2d_transpose(x, w, whole, win.stride, "VALID")[:, win.pad_top :, win.pad_left :]
+        y = y[:, : out[1], : out[2]]
+        return tf.pad(y, [[0, 0], [0, out[1] - y.shape[1]], [0, out[2] - y.shape[2]], [0, 0]]) + self._bias(op)
+
+    def _reduced(self, op: Reduction, x: tf.Tensor, activations: Mapping[int, Array]) -> tf.Tensor:
+        axes = list(op.axes)
+        if not isinstance(op, ReduceMax):
+            return tf.reduce_mean(x, axes) if isinstance(op, ReduceMean) else tf.reduce_sum(x, axes)
+        order = [*(a for a in range(len(x.shape)) if a not in axes), *axes]
+        rows = self._graph.tensors[op.output].elements
+        q = activations[op.inputs[0]].transpose(order).reshape(rows, -1)
+        return tf.gather(tf.reshape(tf.transpose(x, order), [rows, -1]), q.argmax(axis=1), batch_dims=1)
+
     def _moved(self, op: Copy | Take, value: Any) -> dict[int, tf.Tensor]:
         """Outputs gathered from the inputs, laid end to end, by where the NumPy reference moves their indices."""
         flat = [tf.reshape(value(i), [-1]) for i in op.inputs]
@@ -243,7 +270,7 @@ class StraightThrough:
         y = tf.matmul(tf.reshape(a, shape_a), tf.reshape(b, shape_b), op.adj_x, op.adj_y)
         return y + self._bias(op) if isinstance(op, ActivationDense) else y
 
-    def _bias(self, op: Conv2D | Dense | Depthwise | ActivationDense) -> Array | float:
+    def _bias(self, op: Conv2D | Dense | Depthwise | ActivationDense | TransposeConv) -> Array | float:
         if op.bias is None:
             return 0.0
         x, w, b = (self._graph.tensors[i] for i in (*op.inputs[:2], op.bias))

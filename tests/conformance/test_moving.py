@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance.oracle import Array, differing
+from conformance.oracle import Array, Oracle, differing
 from conformance.quick_twin import quick_twin
-from conformance.samples import random_samples
-from conformance.shape_cases import PIECES, _sizes
+from conformance.samples import random_samples, structured_samples
+from conformance.shape_cases import PIECES, PIECES_APART, SUM, _sizes, summing
 from conformance.straight_through import StraightThrough
 from conformance.tflite_builder import Builder
 from conformance.training_data import random_adapter
@@ -43,7 +43,7 @@ def _dense(b: Builder, rng: np.random.Generator, x: int, k: int, m: int, scale: 
 
 def _model(kind: str, seed: int) -> bytes:
     rng = np.random.default_rng([seed, 77])
-    piece, ranks = PIECES[kind]
+    piece, ranks = (PIECES | PIECES_APART)[kind]
     b, shape = Builder(), _sizes(rng, int(rng.choice(ranks)), 5)
     scale, zero = 0.05 * np.sqrt(INPUTS), int(rng.integers(-20, 20))
     x = b.tensor((1, INPUTS), scale=0.05)
@@ -60,7 +60,7 @@ def _close(got: dict[str, Array], want: dict[str, Array]) -> None:
         assert np.abs(got[key] - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()), key
 
 
-@pytest.mark.parametrize("kind", sorted(PIECES))
+@pytest.mark.parametrize("kind", [*sorted(PIECES), SUM])
 def test_gradients_through(kind: str, tmp_path: Path) -> None:
     alive = 0
     for seed in range(CASES):
@@ -78,6 +78,37 @@ def test_gradients_through(kind: str, tmp_path: Path) -> None:
             _close(got, graph.gradients(reference.activations(sample), factors, seed % 3)[1])
             alive += all(g.any() for g in got.values())
     assert alive >= CASES, "gradients must arrive in front of the operator"
+
+
+def test_sum_equals_the_oracles_other_kernel(tmp_path: Path) -> None:
+    """LiteRT 2.3.0's reference SUM reads int8 as uint8; its optimized kernel is the oracle here."""
+    lively = 0
+    for seed in range(30):
+        content = summing(np.random.default_rng([seed, 5]))
+        path = tmp_path / f"{seed}.tflite"
+        path.write_bytes(content)
+        program = lora_mcu.compile(path, board="native", adapt="none", loss="mse")
+        edge = program.info.input
+        x = np.concatenate([structured_samples(edge), random_samples(edge, 30, seed)])
+        got = quick_twin(program).infer(x)
+        assert differing(got, Oracle(content, optimized=True).infer(x).reshape(got.shape)) == 0, seed
+        lively += len(np.unique(got)) >= 16
+    assert lively >= 10
+
+
+def test_a_final_log_softmax_is_left_out_for_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    b = Builder()
+    x = b.tensor((1, INPUTS), scale=0.05)
+    logits, y = _dense(b, rng, x, INPUTS, 5, 0.3), b.tensor((1, 5), scale=1 / 16, zero_point=127)
+    b.op("LOG_SOFTMAX", [logits], [y], "LogSoftmaxOptions")
+    content = b.build([x], [y])
+    (tmp_path / "m.tflite").write_bytes(content)
+    program = lora_mcu.compile(tmp_path / "m.tflite", board="native", adapt="all")
+    assert program.info.loss == "cross_entropy" and [op.KIND for op in program.split.tail] == ["LOG_SOFTMAX"]
+    twin, samples = quick_twin(program), random_samples(program.info.input, 40, 1)
+    assert differing(twin.infer(samples), Oracle(content).infer(samples)) == 0
+    assert any(g.any() for g in twin.gradients(samples[-1], np.int64(2)).values())
 
 
 def test_copies_that_keep_the_order_cost_nothing() -> None:

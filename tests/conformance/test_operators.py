@@ -14,7 +14,7 @@ from conformance.samples import random_samples, structured_samples
 
 import lora_mcu
 from lora_mcu.importer import load
-from lora_mcu.ir import Softmax
+from lora_mcu.ir import LogSoftmax, Softmax
 from lora_mcu.program import Program
 
 QUICK, ALL = 15, 150  # cases an operator
@@ -23,7 +23,7 @@ QUICK, ALL = 15, 150  # cases an operator
 def _compile(path: Path) -> Program:
     """With a zero adapter wherever a layer can have one."""
     graph = load(path)
-    loss = "cross_entropy" if isinstance(graph.ops[-1], Softmax) else "mse"
+    loss = "cross_entropy" if isinstance(graph.ops[-1], Softmax | LogSoftmax) else "mse"
     return lora_mcu.compile(path, board="native", adapt="all" if graph.adaptable() else "none", loss=loss)
 
 
