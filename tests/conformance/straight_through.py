@@ -24,16 +24,23 @@ from lora_mcu.ir import (
     Dense,
     Depthwise,
     Graph,
+    Lookup,
     Matmul,
+    Maximum,
     MaxPool,
     Mean,
+    Minimum,
+    Mul,
     Op,
     Pad,
+    Prelu,
     ReduceMax,
     ReduceMean,
     Requantize,
     Reshape,
     Softmax,
+    SquaredDifference,
+    Sub,
     Take,
     Tensor,
     TransposeConv,
@@ -101,6 +108,24 @@ def _softmax(x: tf.Tensor, p: Array | None) -> tf.Tensor:
         return y, lambda g: kept * (g - tf.reduce_sum(g * kept, axis=-1, keepdims=True))
 
     return at_p(x)
+
+
+_FUNCTIONS = {
+    "LOGISTIC": tf.sigmoid, "TANH": tf.tanh, "EXP": tf.exp, "RSQRT": tf.math.rsqrt,
+    "HARD_SWISH": lambda x: x * tf.nn.relu6(x + 3) / 6,
+}  # fmt: skip
+
+
+def _by_slopes(op: Lookup, graph: Graph, x: tf.Tensor) -> tf.Tensor:
+    """The table and its slopes: of functions with parameters, and of bounds that hold for the rounded value."""
+    at = np.rint(x.numpy() / float(graph.tensors[op.inputs[0]].s)).astype(int) + graph.tensors[op.inputs[0]].z + 128
+    y = real(graph.tensors[op.output], op.table.values[at])
+
+    @tf.custom_gradient
+    def looked_up(_: tf.Tensor) -> Any:
+        return tf.constant(y, F64), lambda g: g * op.table.slopes[at].astype(np.float64)
+
+    return looked_up(x)
 
 
 def _half_away(x: Array) -> Array:
@@ -176,7 +201,7 @@ class StraightThrough:
                 continue
             tensor = self._graph.tensors[op.output]
             y = tf.reshape(self._apply(op, value, factors, activations), tensor.shape)
-            if self._quantized and not isinstance(op, Pad | ReduceMax | Reshape):
+            if self._quantized and not isinstance(op, Pad | ReduceMax | Reshape | Maximum | Minimum):
                 activation = getattr(op, "activation", Activation.NONE)
                 q = activations[op.output] if op.output in activations else rounded(op, self._graph, y)
                 y = straight_through(y, q, tensor, activation)
@@ -219,6 +244,20 @@ class StraightThrough:
                 return tf.reduce_mean(x, axis=op.axes)
             case Add():
                 return x + value(op.inputs[1])
+            case Sub():
+                return x - value(op.inputs[1])
+            case Mul():
+                return x * value(op.inputs[1])
+            case SquaredDifference():
+                return tf.math.squared_difference(x, value(op.inputs[1]))
+            case Maximum():
+                return tf.maximum(x, value(op.inputs[1]))
+            case Minimum():
+                return tf.minimum(x, value(op.inputs[1]))
+            case Prelu():
+                return tf.where(x > 0, x, x * value(op.inputs[1]))
+            case Lookup():
+                return _FUNCTIONS[op.function](x) if op.function in _FUNCTIONS else _by_slopes(op, self._graph, x)
             case Pad():
                 tensor = self._graph.tensors[op.inputs[0]]
                 fill = (op.value - tensor.z) * float(tensor.s)

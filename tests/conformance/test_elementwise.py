@@ -406,6 +406,14 @@ def _keras_model() -> bytes:
     return convert(model, _calibration((8, 7, 3), 4), fixed_batch=True)
 
 
+def test_keras_activations_have_autodiffs_gradients(tmp_path: Path) -> None:
+    from conformance.test_gradients import _gradients_agree
+
+    path = tmp_path / "activations.tflite"
+    path.write_bytes(_keras_model())
+    _gradients_agree(path)
+
+
 def test_keras_activations_equal_oracle_and_reference(tmp_path: Path) -> None:
     content = _keras_model()
     path = tmp_path / "activations.tflite"
