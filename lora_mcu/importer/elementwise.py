@@ -90,8 +90,8 @@ def _unary(raw: RawModel, op: RawOp) -> Op:
     if _is_float(raw, op):
         return _float(raw, op)
     x, y = _edges(raw, op)
-    if op.kind == "LOGISTIC" and (float(y.s), y.z) != (1 / 256, -128):
-        raise refuse(raw, op, "its output must be quantized with scale 1/256 and zero point -128")
+    if op.kind == "LOGISTIC" and float(y.s) != 1 / 256:
+        raise refuse(raw, op, "its output must be quantized with scale 1/256; LiteRT refuses another too")
     return _lookup(raw, op, lambda: tables.MAKERS[op.kind](x, y))
 
 

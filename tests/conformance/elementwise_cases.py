@@ -58,7 +58,7 @@ UNARY = (
 def unary_output(rng: Rng, kind: str, scale: float, at: int) -> tuple[float, int]:
     """A quantization of the output that the operator takes and that uses its range."""
     if kind == "LOGISTIC":
-        return 1 / 256, -128
+        return 1 / 256, int(rng.choice([-128, -128, zero(rng)]))
     if kind == "TANH" and rng.integers(2):
         return 1 / 128, 0
     if kind == "NEG":

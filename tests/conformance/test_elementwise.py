@@ -331,7 +331,7 @@ def test_float_operators_outside_an_island_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind, edges, why",
     [
-        ("LOGISTIC", [(0.1, 0), (1 / 128, -128)], "scale 1/256 and zero point -128"),
+        ("LOGISTIC", [(0.1, 0), (1 / 128, -128)], "quantized with scale 1/256"),
         ("NEG", [(0.1, 3), (0.1, 3)], "LiteRT negates bare integers"),
         ("HARD_SWISH", [(1.0, 0), (0.001, 0)], "output scale 0.001 does not fit input scale 1;"),
         ("SQUARE", [(0.1, 0), (0.1, 0)], "LiteRT computes it in float32 only"),
