@@ -35,6 +35,8 @@ tools:
 	@missing=""; \
 	command -v arm-none-eabi-gcc >/dev/null || missing="$$missing gcc-arm-none-eabi"; \
 	command -v qemu-system-arm >/dev/null || missing="$$missing qemu-system-arm"; \
+	test -z "$(filter test,$(MAKECMDGOALS))" || command -v riscv64-unknown-elf-gcc >/dev/null || \
+		missing="$$missing gcc-riscv64-unknown-elf"; \
 	test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	echo 'int main(void){return 0;}' | gcc -include stdio.h -x c -fsyntax-only - 2>/dev/null || missing="$$missing libc6-dev"; \
 	test -z "$$missing" && exit 0; \

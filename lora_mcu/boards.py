@@ -15,14 +15,19 @@ from typing import Any
 from lora_mcu import resources
 from lora_mcu.errors import BoardError
 
-CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "host")
+CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "host")
 FEATURES = ("dsp", "fpu", "mve")
-FAMILIES = ("mps2", "native", "stm32f4")
+FAMILIES = ("esp32c3", "mps2", "native", "stm32f4")
 MEMORY_KINDS = ("sram", "flash", "ccm")
-UPLOADS = ("dfu", "stlink", "none")
-EMULATORS = ("qemu", "native")
-_PERIPHERALS = {"stm32f4": ("USART1", "USART2", "USART3", "USART6"), "mps2": ("UART0",), "native": ("pty",)}
-_WITHOUT_PINS = ("mps2", "native")
+UPLOADS = ("dfu", "stlink", "esptool", "none")
+EMULATORS = ("qemu", "unicorn", "native")
+_PERIPHERALS = {
+    "esp32c3": ("UART0",),
+    "mps2": ("UART0",),
+    "native": ("pty",),
+    "stm32f4": ("USART1", "USART2", "USART3", "USART6"),
+}
+_WITHOUT_PINS = ("esp32c3", "mps2", "native")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 
-# distribution, module, what for; the last two are extras: most people never need them
+# distribution, module, what for; the last three are extras: most people never need them
 _PYTHON = (
     ("numpy", "numpy", "everything"),
     ("jinja2", "jinja2", "compile"),
@@ -26,6 +26,7 @@ _PYTHON = (
 )
 _EXTRAS = (
     ("ai-edge-litert", "ai_edge_litert", "oracle", "checking the base byte for byte, adapter merge"),
+    ("unicorn", "unicorn", "unicorn", "emulating the ESP32-C3"),
     ("tensorflow", "tensorflow", "tensorflow", "making models and running the tests"),
 )
 _PROGRAMS = (
@@ -33,7 +34,12 @@ _PROGRAMS = (
     ("arm-none-eabi-gcc", "gcc-arm-none-eabi", "build for Cortex-M boards"),
     ("qemu-system-arm", "qemu-system-arm", "emulate Cortex-M boards"),
 )
-_UPLOADERS = (("dfu-util", "dfu-util", "pio run -t upload over USB DFU"),)
+_OPTIONAL_PROGRAMS = (
+    ("riscv64-unknown-elf-gcc", "apt install gcc-riscv64-unknown-elf", "build for the ESP32-C3"),
+    ("dfu-util", "apt install dfu-util", "pio run -t upload over USB DFU"),
+    ("st-flash", "apt install stlink-tools", "pio run -t upload through an ST-LINK"),
+    ("esptool", "pip install esptool", "pio run -t upload to an ESP32-C3"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ def doctor() -> list[Check]:
         checks.append(_check(name, partial(_package, name, module), purpose, f"pip install {name}{pin}"))
     for name, package, purpose in _PROGRAMS:
         checks.append(_check(name, partial(_program, name), purpose, f"apt install {package}"))
-    for name, package, purpose in _UPLOADERS:
-        checks.append(_check(name, partial(_program, name), purpose, f"apt install {package}", optional=True))
+    for name, line, purpose in _OPTIONAL_PROGRAMS:
+        checks.append(_check(name, partial(_program, name), purpose, line, optional=True))
     for name, module, extra, purpose in _EXTRAS:
         line = f"pip install 'lora-mcu[{extra}]'"
         checks.append(_check(name, partial(_package, name, module), purpose, line, optional=True))

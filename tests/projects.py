@@ -15,7 +15,7 @@ from lora_mcu.codegen.platformio import render_project_files
 
 ROOT = Path(__file__).resolve().parents[1]
 HAR = ROOT / "examples" / "har" / "har.tflite"
-PORT_BOARDS = ("netduinoplus2", "mps2_an500", "mps3_an547", "native")
+PORT_BOARDS = ("netduinoplus2", "mps2_an500", "mps3_an547", "esp32_c3_devkitm_1", "native")
 PORT_MAIN = ROOT / "tests" / "emulator" / "port_main.c"
 
 

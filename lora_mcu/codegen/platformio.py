@@ -12,6 +12,9 @@ from lora_mcu import resources
 from lora_mcu.boards import Board
 from lora_mcu.codegen import ports
 
+# The first is the board's own; the others work with the same image.
+_PROTOCOLS = {"none": [], "dfu": ["dfu", "stlink"], "stlink": ["stlink", "dfu"], "esptool": ["esptool"]}
+
 
 def _stack_bytes() -> int:
     text = (resources.path("firmware") / "runtime" / "lmcu_config.h").read_text(encoding="utf-8")
@@ -41,7 +44,7 @@ def platformio_manifest(board: Board) -> dict[str, Any]:
             "maximum_ram_size": board.sram_bytes,
             "maximum_size": board.flash_bytes,
             "protocol": board.upload,
-            "protocols": [] if board.upload == "none" else ["dfu", "stlink"],
+            "protocols": _PROTOCOLS[board.upload],
         },
     }
 
@@ -84,5 +87,6 @@ def render_project_files(board: Board) -> dict[str, bytes]:
     files["include/lmcu_board.h"] = render("board.h.j2", defines=ports.defines(board))
     if not board.is_native:
         regions = {"sram": board.region("sram"), "flash": board.region("flash")}
-        files["linker.ld"] = render("linker.ld.j2", stack_bytes=_stack_bytes(), **regions)
+        template = "linker_esp32c3.ld.j2" if board.family == "esp32c3" else "linker.ld.j2"
+        files["linker.ld"] = render(template, stack_bytes=_stack_bytes(), **regions)
     return dict(sorted(files.items()))

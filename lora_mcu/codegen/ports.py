@@ -11,6 +11,7 @@ Defines = list[tuple[str, str]]
 
 _CORTEX_M = ("bare", "cortex_m")
 FOLDERS = {
+    "esp32c3": ("bare", "esp32c3"),
     "native": ("native",),
     "mps2": (*_CORTEX_M, "mps2"),
     "stm32f4": (*_CORTEX_M, "stm32f4"),
@@ -61,7 +62,12 @@ def _mps2(board: Board) -> Defines:
     return [("LMCU_BOARD_UART_BASE", base), ("LMCU_BOARD_UART_IRQ", str(irq))]
 
 
-_DEFINES: dict[str, Callable[[Board], Defines]] = {"native": lambda _: [], "mps2": _mps2, "stm32f4": _stm32f4}
+_DEFINES: dict[str, Callable[[Board], Defines]] = {
+    "esp32c3": lambda _: [],
+    "native": lambda _: [],
+    "mps2": _mps2,
+    "stm32f4": _stm32f4,
+}
 
 
 def defines(board: Board) -> Defines:

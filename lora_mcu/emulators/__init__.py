@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_mcu import boards, building
 from lora_mcu.emulators.base import Emulator
+from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.emulators.native import Native
 from lora_mcu.emulators.qemu import Qemu
 from lora_mcu.errors import ToolError
@@ -21,8 +22,8 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False)
 
     Args:
         board: the board to emulate.
-        emulator: ``auto``, ``qemu`` or ``native``.
-        icount: count instructions (QEMU only; slower): ``instructions_per_tick`` then says how many a tick is.
+        emulator: ``auto``, ``qemu``, ``unicorn`` or ``native``.
+        icount: count instructions (QEMU and Unicorn; slower): ``instructions_per_tick`` then says how many a tick is.
 
     Raises:
         ToolError: the emulator is unknown, cannot run this board, or counts no instructions.
@@ -32,6 +33,8 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False)
         raise ToolError(f"emulator {name!r} cannot run {board.identity}: use {' or '.join(board.emulators)}")
     if name == "qemu":
         return Qemu(board, icount=icount)
+    if name == "unicorn":
+        return Esp32C3(icount=icount)
     if icount:
         raise ToolError(f"emulator {name!r} counts no instructions: use a board that runs in QEMU")
     return Native()

@@ -96,15 +96,15 @@ def test_a_byte_wakes_a_sleeping_core(line: Line) -> None:
     assert statistics.median(seconds) < 0.02  # the next wrap of SysTick would come after 0.05 s on average
 
 
-def test_a_full_ring_drops_what_comes_later_and_recovers(bare: Line) -> None:
+def test_a_full_ring_drops_what_comes_later_and_recovers(stm32: Line) -> None:
     sent = bytes(b"abcdefghijklmnopqrstuvwxyz" * 100)
-    bare.port.write(b"B")
+    stm32.port.write(b"B")
     time.sleep(0.05)
-    bare.port.write(sent)
-    assert bare.port.read(RING) == sent[:RING]
-    bare.port.timeout = 0.5
-    assert bare.port.read(1) == b""
-    assert bare.exchange(b"y", b"y") == b"y"
+    stm32.port.write(sent)
+    assert stm32.port.read(RING) == sent[:RING]
+    stm32.port.timeout = 0.5
+    assert stm32.port.read(1) == b""
+    assert stm32.exchange(b"y", b"y") == b"y"
 
 
 def test_a_busy_process_loses_nothing(native: Line) -> None:
@@ -119,7 +119,8 @@ def test_ticks_rise_through_every_wrap(project: Path, line: Line) -> None:
     time.sleep(1.0)
     second, elapsed = line.ask(b"T"), time.monotonic() - start
     assert 0.95 * hertz < second - first < 1.05 * hertz * elapsed  # SysTick alone wraps ten times in that
-    assert line.ask(b"M") == 0
+    if boards.load(building.environment(project)).core != "rv32imc":  # its timer has 52 bits and no wraps to count
+        assert line.ask(b"M") == 0
 
 
 def test_reset_boots_again_on_the_same_line(line: Line) -> None:

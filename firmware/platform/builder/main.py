@@ -81,6 +81,12 @@ AlwaysBuild(size)
 UPLOAD = {
     "dfu": ("dfu-util", "dfu-util -a 0 -s 0x08000000:leave -D $SOURCE"),
     "stlink": ("st-flash", "st-flash --reset write $SOURCE 0x08000000"),
+    "esptool": ("esptool", "esptool --chip esp32c3 ${UPLOAD_PORT and '--port ' + UPLOAD_PORT} write-flash 0x0 $SOURCE"),
+}
+INSTALL = {
+    "dfu-util": "apt install dfu-util",
+    "st-flash": "apt install stlink-tools",
+    "esptool": "pip install esptool",
 }
 
 
@@ -89,8 +95,7 @@ def find_uploader(*_args, **_kwargs):
     tool = UPLOAD[env.subst("$UPLOAD_PROTOCOL")][0]
     if shutil.which(tool, path=env["ENV"].get("PATH")):
         return 0
-    package = "dfu-util" if tool == "dfu-util" else "stlink-tools"
-    sys.stderr.write(f"Error: upload tool {tool} is not on PATH: apt install {package}\n")
+    sys.stderr.write(f"Error: upload tool {tool} is not on PATH: {INSTALL[tool]}\n")
     return 1
 
 

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Direct boot: the ROM finds the magic number twice at the start of flash, maps flash at 0x42000000 (code) and 0x3C000000
+ * (constants) and jumps behind it. There is no initialised data to copy: the linker script refuses it. */
+#include "esp32c3.h"
+#include "lmcu_port.h"
+#include "port_state.h"
+
+#define TEXT(x) #x
+#define VALUE(x) TEXT(x)
+
+__asm(".section .vectors, \"ax\"\n"
+      "    .word 0xAEDB041D, 0xAEDB041D\n"
+      "    .globl lmcu_reset_handler\n"
+      "    .type lmcu_reset_handler, @function\n"
+      "lmcu_reset_handler:\n"
+      "    csrci mstatus, 8\n" /* no interrupts: this port polls */
+      "    la sp, lmcu_stack + " VALUE(LMCU_STACK_BYTES) "\n"
+      "    j lmcu_start\n");
+
+void lmcu_start(void);
+
+/* A trap leaves nothing to trust, not even the stack pointer: reset the part. The core's table of vectors starts at a
+ * multiple of 256 bytes; exceptions take its first entry, and no other can be taken. */
+__attribute__((naked, used, aligned(256))) static void trap(void)
+{
+    __asm volatile("li t0, 0x60008000\n\t"
+                   "li t1, 0x80000000\n\t"
+                   "sw t1, 0(t0)\n"
+                   "1: j 1b");
+}
+
+/* The ROM leaves the flash boot watchdogs running; the super watchdog cannot be turned off, but feeds itself. */
+static void stop_watchdogs(void)
+{
+    RTC_WDT_PROTECT = WDT_KEY;
+    RTC_WDT_CONFIG0 = 0;
+    RTC_WDT_PROTECT = 0;
+    RTC_SWD_PROTECT = SWD_KEY;
+    RTC_SWD_CONF |= RTC_SWD_CONF_FEED;
+    RTC_SWD_PROTECT = 0;
+    for (uint32_t group = 0; group < 2; group++) {
+        TIMG_WDT_PROTECT(group) = WDT_KEY;
+        TIMG_WDT_CONFIG0(group) = 0;
+        TIMG_WDT_PROTECT(group) = 0;
+    }
+}
+
+__attribute__((used)) void lmcu_start(void)
+{
+    __asm volatile("csrw mtvec, %0" ::"r"((uintptr_t)trap | 1u)); /* the core knows vectored mode only */
+    stop_watchdogs();
+    lmcu_zero_bss();
+    lmcu_paint_stack();
+    (void)lmcu_main();
+    lmcu_port_reset();
+}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ESP32-C3: a direct-boot image, run by Unicorn, trains in soft float to the twin's bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from elftools.elf.elffile import ELFFile
+from projects import HAR, Compiled, compile_and_build
+
+import lora_mcu
+from lora_mcu import building, emulators
+from lora_mcu.emulators.esp32c3 import Esp32C3
+from lora_mcu.errors import ToolError
+
+CODE, CONSTANTS = 0x42000000, 0x3C000000
+SRAM = range(0x3FC80000, 0x3FCD0000)
+MAGIC = bytes.fromhex("1d04dbae" * 2)
+
+
+@pytest.fixture(scope="module")
+def c3(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compile_and_build(tmp_path_factory.mktemp("c3") / "p", HAR, "esp32_c3_devkitm_1", adapt="all")
+
+
+def test_flash_image_is_what_the_rom_boots(c3: Compiled) -> None:
+    """The magic number twice, the entry right behind it, and every byte where both buses see it."""
+    image = c3.result.elf.with_suffix(".bin").read_bytes()
+    assert image[:8] == MAGIC
+    with c3.result.elf.open("rb") as file:
+        elf = ELFFile(file)
+        assert elf["e_entry"] == CODE + 8
+        text, rodata = elf.get_section_by_name(".text"), elf.get_section_by_name(".rodata")
+        assert (text["sh_addr"], rodata["sh_addr"]) == (CODE, CONSTANTS + text["sh_size"])
+        assert image == text.data() + rodata.data()
+    (jump,) = struct.unpack("<I", image[8:12])
+    assert jump == 0x30047073  # csrci mstatus, 8: interrupts off
+
+
+def test_report_equals_image_to_the_byte(c3: Compiled) -> None:
+    report, symbols = c3.program.report().to_dict(), c3.result.symbols
+    for name, size in {**report["sram"], **report["constants"]}.items():
+        assert symbols[name].size == size, name
+    assert c3.result.ram_bytes == report["sram_bytes"]
+    in_ram = {name for name, symbol in symbols.items() if symbol.writable and name.startswith("lmcu_")}
+    assert in_ram == set(report["sram"])
+    assert all(s.address in SRAM and s.address + s.size <= SRAM.stop for s in symbols.values() if s.writable)
+    assert symbols["lmcu_stack"].address == SRAM.start  # an overflow leaves RAM and traps
+
+
+def test_soft_float_gives_the_twins_bytes(c3: Compiled) -> None:
+    data = np.load(HAR.with_suffix(".npz"), allow_pickle=False)
+    chosen = np.concatenate([np.flatnonzero(data["y"] == label)[:2] for label in range(6)])
+    x, y = data["x"][chosen], data["y"][chosen]
+    twin = c3.program.twin()
+    initial = twin.adapter().to_factors(twin.info)
+    with lora_mcu.emulate(c3.folder) as url, lora_mcu.Device(url) as device:
+        results = []
+        for learner in (twin, device):
+            outputs = learner.infer(x[:2])
+            learner.configure(lr=0.01, momentum=0.5, clip_norm=4.0, batch_size=4, seed=7)
+            stats = learner.train(x, y)
+            assert (stats.steps, stats.skipped) == (3, 0)
+            results.append((outputs.tobytes(), stats, learner.adapter().to_factors(learner.info)))
+        assert 0 < device.statistics().stack_used < 4096
+    assert results[0] == results[1]
+    assert results[0][2] != initial
+
+
+def test_upload_calls_esptool(c3: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(c3.folder, tmp_path / "p")
+    (tmp_path / "esptool").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    (tmp_path / "esptool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    command = [sys.executable, "-m", "platformio", "run", "-t", "upload", "--upload-port", "/dev/ttyUSB7"]
+    run = subprocess.run(command, cwd=tmp_path / "p", capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    image = ".pio/build/esp32_c3_devkitm_1/firmware.bin"
+    said = (tmp_path / "said").read_text().split()
+    assert said == ["--chip", "esp32c3", "--port", "/dev/ttyUSB7", "write-flash", "0x0", image]
+
+
+def test_image_without_the_magic_number_is_refused(c3: Compiled, tmp_path: Path) -> None:
+    (tmp_path / "firmware.bin").write_bytes(bytes(4096))
+    with pytest.raises(ToolError, match=r"ended \(exit code 1\): .*firmware\.bin is no direct-boot image"):
+        Esp32C3().start(tmp_path / "firmware.elf")
+
+
+def test_missing_unicorn_names_its_extra(c3: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    machine = emulators.create(c3.program.board)
+    with pytest.raises(ToolError, match=r"^emulator unicorn is not installed: pip install 'lora-mcu\[unicorn\]'$"):
+        machine.start(building.image(c3.folder))
