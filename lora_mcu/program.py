@@ -23,7 +23,6 @@ from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Graph
 from lora_mcu.passes import adapters, gradient, memory, normalize, tail
 from lora_mcu.passes.adapters import Adaptation
-from lora_mcu.passes.fold_islands import fold_islands
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
@@ -115,7 +114,7 @@ def compile(
     if not 0 <= seed < 2**32:
         raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
     target = boards.load(board)
-    graph = normalize.normalize(fold_islands(load(model, output)))
+    graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
     tried: Program | None = None
     rejected = 0  # bytes of the smallest choice that did not fit

@@ -61,7 +61,7 @@ def _describe(graph: Graph) -> dict[str, Any]:
         operators.append(
             {
                 "index": op.index,
-                "kind": op.KIND,
+                "kind": getattr(op, "function", "") or op.KIND,
                 "layer": names.get(op.index),
                 "output_shape": list(output.shape),
                 "output_bytes": output.nbytes,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graph -> Graph: operators that change nothing become views of the same memory."""
+"""Graph -> Graph: float islands become tables, operators that change nothing become views of the same memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from lora_mcu.ir import Graph, Op, Pad, Requantize, Reshape
 from lora_mcu.ir.shape import Copy
+from lora_mcu.passes.fold_islands import fold_islands
 
 
 def normalize(graph: Graph) -> Graph:
-    """Turn requantizations between equal scales, pads by nothing and copies in the same order into reshapes (free)."""
+    """Fold float32 islands into tables; turn requantizations between equal scales, pads by nothing and copies in the
+    same order into reshapes, which cost nothing."""
+    graph = fold_islands(graph)
     return replace(graph, ops=[_simplify(graph, op) for op in graph.ops])
 
 
