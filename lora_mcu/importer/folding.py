@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_mcu.importer.dynamic import resolve
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
 from lora_mcu.importer.slices import indices
 from lora_mcu.ir.graph import Tensor
@@ -29,7 +30,9 @@ _DTYPES = {
 def fold(raw: RawModel) -> None:
     """Fold in place: outputs of folded operators get their data, the operators leave ``raw.ops``."""
     kept = []
+    resolved: set[int] = set()
     for op in raw.ops:
+        resolve(raw, op, resolved)
         if not _folded(raw, op):
             kept.append(op)
     raw.ops = kept
