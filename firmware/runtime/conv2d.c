@@ -17,65 +17,152 @@ static int outside(int32_t index, int32_t size)
     return index < 0 || index >= size;
 }
 
-static void load_values(const int8_t *restrict x, int32_t zero_point, int32_t count, int16_t *restrict patch)
+/* Patches in scratch, then, where the runs of a patch do not fill groups, the bytes of one patch; then floats. */
+typedef struct {
+    int16_t *patch;
+    int8_t *bytes; /* NULL: not needed */
+    float *rest;
+} scratch_t;
+
+static void fill_bytes(int8_t *to, int32_t value, int32_t count)
 {
     for (int32_t i = 0; i < count; ++i) {
-        patch[i] = (int16_t)(x[i] - zero_point);
+        to[i] = (int8_t)value;
     }
 }
 
-static void zero_values(int32_t count, int16_t *patch)
+static scratch_t prepare_scratch(const lmcu_conv2d_t *p, int32_t positions, void *scratch)
 {
+    const int32_t length = patch_length(p), k = lmcu_patch_length(length);
+    const int gathers = p->in_c % LMCU_GROUP != 0 && p->kernel_h * p->kernel_w > 1;
+    scratch_t s;
+    s.patch = scratch;
+    s.bytes = gathers ? (int8_t *)(s.patch + positions * k) : 0;
+    s.rest = (float *)(void *)((int8_t *)(s.patch + positions * k) + (gathers ? k : 0));
+    if (gathers) { /* what fills the last group stays */
+        fill_bytes(s.bytes + length, p->input_zero_point, k - length);
+    }
+    return s;
+}
+
+LMCU_INLINE void copy_bytes(int8_t *restrict to, const int8_t *restrict from, int32_t count)
+{
+#if LMCU_DSP
+    for (; count >= 4; count -= 4, to += 4, from += 4) {
+        __builtin_memcpy(to, from, 4);
+    }
+    if (count & 2) {
+        __builtin_memcpy(to, from, 2);
+        to += 2;
+        from += 2;
+    }
+    if (count & 1) {
+        *to = *from;
+    }
+#else
     for (int32_t i = 0; i < count; ++i) {
-        patch[i] = 0;
+        to[i] = from[i];
+    }
+#endif
+}
+
+/* Where the next run of a patch goes: to its bytes, or straight into its groups. */
+typedef struct {
+    int16_t *patch;
+    int8_t *bytes;
+    int32_t step, zero_point;
+} target_t;
+
+static void put(target_t *t, const int8_t *run, int32_t count)
+{
+    if (t->bytes) {
+        copy_bytes(t->bytes, run, count);
+        t->bytes += count;
+    } else {
+        t->patch = lmcu_patch_values(t->patch, t->step, run, t->zero_point, count);
+    }
+}
+
+static void put_padding(target_t *t, int32_t count)
+{
+    if (t->bytes) {
+        fill_bytes(t->bytes, t->zero_point, count);
+        t->bytes += count;
+    } else {
+        t->patch = lmcu_patch_zeros(t->patch, t->step, count);
     }
 }
 
 /* One kernel row of the patch [kernel_w][in_c]; contiguous in x unless it is dilated or touches the border. */
-static void load_row(const lmcu_conv2d_t *p, const int8_t *x, int32_t iy, int32_t ix, int16_t *patch)
+static void put_row(const lmcu_conv2d_t *p, const int8_t *x, int32_t iy, int32_t ix, target_t *t)
 {
     const int32_t c = p->in_c;
     const int32_t last = ix + (p->kernel_w - 1) * p->dilation_w;
     const int8_t *line = x + (intptr_t)iy * p->in_w * c;
     if (outside(iy, p->in_h)) {
-        zero_values(p->kernel_w * c, patch);
+        put_padding(t, p->kernel_w * c);
     } else if (p->dilation_w == 1 && ix >= 0 && last < p->in_w) {
-        load_values(line + ix * c, p->input_zero_point, p->kernel_w * c, patch);
+        put(t, line + ix * c, p->kernel_w * c);
     } else {
-        for (int32_t kx = 0; kx < p->kernel_w; ++kx, ix += p->dilation_w, patch += c) {
+        for (int32_t kx = 0; kx < p->kernel_w; ++kx, ix += p->dilation_w) {
             if (outside(ix, p->in_w)) {
-                zero_values(c, patch);
+                put_padding(t, c);
             } else {
-                load_values(line + ix * c, p->input_zero_point, c, patch);
+                put(t, line + ix * c, c);
             }
         }
     }
 }
 
-/* patch [kernel_h][kernel_w][in_c] = x - z_x, 0 in the padding */
-static void load_patch(const lmcu_conv2d_t *p, const int8_t *x, int32_t oy, int32_t ox, int16_t *patch)
+/* patch [kernel_h][kernel_w][in_c] = x - z_x, 0 in the padding. `bytes` ends with padding up to a whole group. */
+static void load_patch(const lmcu_conv2d_t *p, const int8_t *x, int32_t oy, int32_t ox, int8_t *bytes, int16_t *patch,
+                       int32_t step)
 {
-    int32_t iy = oy * p->stride_h - p->pad_top;
-    const int32_t ix = ox * p->stride_w - p->pad_left;
-    for (int32_t ky = 0; ky < p->kernel_h; ++ky, iy += p->dilation_h, patch += p->kernel_w * p->in_c) {
-        load_row(p, x, iy, ix, patch);
+    const int32_t zero_point = p->input_zero_point, stride = p->in_w * p->in_c, run = p->kernel_w * p->in_c;
+    const int32_t iy = oy * p->stride_h - p->pad_top, ix = ox * p->stride_w - p->pad_left;
+    const int inside = iy >= 0 && ix >= 0 && iy + (p->kernel_h - 1) * p->dilation_h < p->in_h &&
+                       ix + p->kernel_w <= p->in_w && p->dilation_w == 1;
+    if (inside && bytes) {
+        const int8_t *from = x + (intptr_t)iy * stride + ix * p->in_c;
+        int8_t *to = bytes;
+        for (int32_t ky = 0; ky < p->kernel_h; ++ky, from += stride * p->dilation_h, to += run) {
+            copy_bytes(to, from, run);
+        }
+    } else {
+        target_t t = {patch, bytes, step, zero_point};
+        for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+            put_row(p, x, iy + ky * p->dilation_h, ix, &t);
+        }
+    }
+    if (bytes) {
+        (void)lmcu_patch_values(patch, step, bytes, zero_point, lmcu_patch_length(patch_length(p)));
     }
 }
 
-/* y of `rows` outputs from o */
-static void write_outputs(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
+/* y of `rows` outputs from o; `plain` is a constant after inlining */
+LMCU_INLINE void write_outputs(const lmcu_conv2d_t *p, int plain, int32_t o, int32_t rows, const int32_t *acc,
+                               int8_t *restrict y)
 {
     const int32_t *multiplier = p->requant.multiplier + o;
     const int8_t *shift = p->requant.shift + o;
     for (int32_t i = 0; i < rows; ++i) {
-        const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
-        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+        if (plain) {
+            y[i] = lmcu_plain_output(acc[i], multiplier[i], shift[i], 2 * p->output_zero_point + 1);
+        } else {
+            const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
+            y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+        }
     }
 }
 
+static void write_any(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *y)
+{
+    write_outputs(p, 0, o, rows, acc, y);
+}
+
 /* One position: y [out_c]. f and t are NULL without an adapter. */
-static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patch,
-                             int32_t k, int8_t *y)
+static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, int plain,
+                             const int16_t *patch, int32_t k, int8_t *y)
 {
     for (int32_t o = 0; o < p->out_c; o += 4) {
         const int32_t rows = p->out_c - o < 4 ? p->out_c - o : 4;
@@ -84,28 +171,97 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
         if (f) {
             lmcu_lora_add(f, t, o, rows, acc);
         }
-        write_outputs(p, o, rows, acc, y + o);
+        if (plain && rows == 4) {
+            write_outputs(p, 1, o, 4, acc, y + o);
+        } else {
+            write_any(p, o, rows, acc, y + o);
+        }
     }
 }
 
+#if LMCU_DSP
+enum { POSITIONS = 2 };
+
+/* Two neighbouring positions without an adapter, plain requantization, two outputs at a time (out_c is even). */
+static void forward_plain_pair(const lmcu_conv2d_t *p, const int16_t *patches, int32_t k, int8_t *y)
+{
+    const int32_t m = p->out_c, offset = 2 * p->output_zero_point + 1;
+    const int8_t *w = p->weights, *shift = p->requant.shift;
+    const int32_t *bias = p->bias, *multiplier = p->requant.multiplier;
+    for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, multiplier += 2, shift += 2) {
+        int32_t acc[4] = {0, 0, 0, 0};
+        if (bias) {
+            acc[0] = acc[2] = *bias++;
+            acc[1] = acc[3] = *bias++;
+        }
+        lmcu_dot_pair(patches, w, w + k, k, acc);
+        for (int32_t r = 0; r < 2; ++r) {
+            const int32_t by = multiplier[r], right = shift[r];
+            y[r] = lmcu_plain_output(acc[r], by, right, offset);
+            y[m + r] = lmcu_plain_output(acc[2 + r], by, right, offset);
+        }
+    }
+}
+
+/* Two neighbouring positions: y [2][out_c], t [2][LMCU_MAX_RANK]. */
+static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patches,
+                         int32_t k, int8_t *y)
+{
+    const int32_t m = p->out_c;
+    for (int32_t o = 0; o < m; o += 2) {
+        const int32_t rows = m - o < 2 ? 1 : 2;
+        const int32_t b0 = p->bias ? p->bias[o] : 0, b1 = p->bias ? p->bias[o + rows - 1] : 0;
+        int32_t acc[4] = {b0, b1, b0, b1};
+        const int8_t *w = p->weights + (intptr_t)o * k;
+        lmcu_dot_pair(patches, w, w + (rows - 1) * k, k, acc);
+        if (f) {
+            lmcu_lora_add(f, t, o, rows, acc);
+            lmcu_lora_add(f, t + LMCU_MAX_RANK, o, rows, acc + 2);
+        }
+        write_any(p, o, rows, acc, y + o);
+        write_any(p, o, rows, acc + 2, y + m + o);
+    }
+}
+#else
+enum { POSITIONS = 1 };
+#endif
+
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t k = patch_length(p);
-    int16_t *patch = scratch;
-    float *expanded = (float *)scratch + (k + 1) / 2;
-    float t[LMCU_MAX_RANK];
+    const int32_t k = patch_length(p), count = p->out_h * p->out_w;
+    const scratch_t s = prepare_scratch(p, 2, scratch);
+    const int plain = !lora && lmcu_is_plain(p, k);
+    float t[2 * LMCU_MAX_RANK];
     lmcu_factors_t f;
     if (lora) {
-        f = lmcu_lora_expand_forward(lora, k, p->out_c, expanded);
+        f = lmcu_lora_expand_forward(lora, k, p->out_c, s.rest);
     }
-    for (int32_t oy = 0; oy < p->out_h; ++oy) {
-        for (int32_t ox = 0; ox < p->out_w; ++ox, y += p->out_c) {
-            load_patch(p, x, oy, ox, patch);
+    int32_t oy = 0, ox = 0;
+    for (int32_t position = 0; position < count; position += POSITIONS) {
+        const int32_t n = count - position < POSITIONS ? 1 : POSITIONS;
+        for (int32_t i = 0; i < n; ++i) {
+            load_patch(p, x, oy, ox, s.bytes, s.patch + LMCU_GROUP * i, LMCU_GROUP * n);
             if (lora) {
-                lmcu_lora_project(&f, patch, t);
+                lmcu_lora_project(&f, s.patch + LMCU_GROUP * i, LMCU_GROUP * n, t + i * LMCU_MAX_RANK);
             }
-            forward_position(p, lora ? &f : 0, t, patch, k, y);
+            if (++ox == p->out_w) {
+                ox = 0;
+                ++oy;
+            }
         }
+#if LMCU_DSP
+        if (n == 2 && plain && p->out_c % 2 == 0) {
+            forward_plain_pair(p, s.patch, k, y);
+        } else if (n == 2) {
+            forward_pair(p, lora ? &f : 0, t, s.patch, k, y);
+        }
+        if (n == 2) {
+            y += 2 * p->out_c;
+            continue;
+        }
+#endif
+        forward_position(p, lora ? &f : 0, t, plain, s.patch, k, y);
+        y += p->out_c;
     }
 }
 
@@ -163,8 +319,8 @@ void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const
                           float *dx, void *scratch)
 {
     const int32_t k = patch_length(p);
-    int16_t *patch = scratch;
-    float *val = (float *)scratch + (k + 1) / 2;
+    const scratch_t s = prepare_scratch(p, 1, scratch);
+    float *val = s.rest;
     lmcu_factors_t f;
     if (lora) {
         f = lmcu_lora_expand_backward(lora, k, p->out_c, val + (dx ? k : 0));
@@ -178,9 +334,9 @@ void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const
                 continue;
             }
             if (lora) {
-                load_patch(p, x, oy, ox, patch);
+                load_patch(p, x, oy, ox, s.bytes, s.patch, LMCU_GROUP);
             }
-            backward_position(p, lora ? &f : 0, dy, patch, k, val, oy, ox, dx);
+            backward_position(p, lora ? &f : 0, dy, s.patch, k, val, oy, ox, dx);
         }
     }
 }

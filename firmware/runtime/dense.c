@@ -7,37 +7,50 @@
 #include "matvec.h"
 #include "requant.h"
 
-/* patch = x - z_x; returns its sum */
-static int32_t load_patch(const lmcu_dense_t *p, const int8_t *restrict x, int16_t *restrict patch)
+/* patch = x - z_x */
+static void load_patch(const lmcu_dense_t *p, const int8_t *x, int16_t *patch)
+{
+    (void)lmcu_patch_values(patch, LMCU_GROUP, x, p->input_zero_point, p->k);
+}
+
+/* z_w times the patch's sum: what weights with a zero point have too much of */
+static int32_t excess(const lmcu_dense_t *p, const int16_t *patch)
 {
     int32_t sum = 0;
-    for (int32_t i = 0; i < p->k; ++i) {
-        patch[i] = (int16_t)(x[i] - p->input_zero_point);
+    for (int32_t i = 0; p->weight_zero_point != 0 && i < lmcu_patch_length(p->k); ++i) {
         sum += patch[i];
     }
-    return sum;
+    return p->weight_zero_point * sum;
 }
 
 /* y of `rows` outputs from o */
 static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
 {
-    for (int32_t i = 0; i < rows; ++i) {
-        const int32_t q = p->requant.per_channel ? o + i : 0;
-        const int64_t value = lmcu_round_half_away(acc[i], p->requant.multiplier[q], p->requant.shift[q]);
-        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+    const int32_t step = p->requant.per_channel ? 1 : 0;
+    const uint64_t *multiplier = p->requant.multiplier + o * step;
+    const uint8_t *shift = p->requant.shift + o * step;
+    for (int32_t i = 0; i < rows; ++i, multiplier += step, shift += step) {
+        if (*shift >= 65u) { /* as most are */
+            const int32_t value = lmcu_round_half_away_small(acc[i], *multiplier, *shift);
+            y[i] = (int8_t)lmcu_clamp_i32(value + p->output_zero_point, p->clamp.act_min, p->clamp.act_max);
+        } else {
+            const int64_t value = lmcu_round_half_away(acc[i], *multiplier, *shift);
+            y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+        }
     }
 }
 
 /* One row: y [m]. f and t are NULL without an adapter. */
 static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patch,
-                        int32_t patch_sum, int8_t *y)
+                        int8_t *y)
 {
+    const int32_t too_much = excess(p, patch);
     for (int32_t o = 0; o < p->m; o += 4) {
         const int32_t rows = p->m - o < 4 ? p->m - o : 4;
         int32_t acc[4];
         lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, p->bias ? p->bias + o : 0, p->k, rows, acc);
         for (int32_t i = 0; i < rows; ++i) {
-            acc[i] -= p->weight_zero_point * patch_sum;
+            acc[i] -= too_much;
         }
         if (f) {
             lmcu_lora_add(f, t, o, rows, acc);
@@ -55,11 +68,11 @@ void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const in
         f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
-        const int32_t patch_sum = load_patch(p, x, patch);
+        load_patch(p, x, patch);
         if (lora) {
-            lmcu_lora_project(&f, patch, t);
+            lmcu_lora_project(&f, patch, LMCU_GROUP, t);
         }
-        forward_row(p, lora ? &f : 0, t, patch, patch_sum, y);
+        forward_row(p, lora ? &f : 0, t, patch, y);
     }
 }
 
@@ -67,7 +80,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
                          float *dx, void *scratch)
 {
     int16_t *patch = scratch;
-    float *val = (float *)scratch + (p->k + 1) / 2;
+    float *val = (float *)(void *)(patch + lmcu_patch_length(p->k));
     float h[LMCU_MAX_RANK];
     lmcu_factors_t f;
     if (lora) {
@@ -78,7 +91,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, dy += p->m) {
         if (lora) {
-            (void)load_patch(p, x, patch);
+            load_patch(p, x, patch);
             lmcu_lora_backward(&f, patch, dy, h);
         }
         if (!dx) {

@@ -3,6 +3,7 @@
 #include "lmcu_strict.h"
 
 #include "lmcu_ops.h"
+#include "patch.h"
 #include "requant.h"
 
 /* Channels at once; changes no result. */
@@ -111,12 +112,87 @@ static void forward_position(const lmcu_depthwise_t *p, const int8_t *x, const w
     }
 }
 
+#if LMCU_DSP
+/* Four channels of one tap: the words of x and w become pairs of channels 0, 2 and 1, 3. */
+LMCU_INLINE void add_four(const int8_t *x, const int8_t *w, uint32_t minus, int32_t *acc)
+{
+    uint32_t odd = lmcu_load_word(x), w_odd = lmcu_load_word(w), even, w_even;
+    __asm__("sxtab16 %[even], %[minus], %[odd]\n\tsxtab16 %[odd], %[minus], %[odd], ror #8\n\t"
+            "sxtb16 %[w_even], %[w_odd]\n\tsxtb16 %[w_odd], %[w_odd], ror #8\n\t"
+            "smlabb %[a0], %[even], %[w_even], %[a0]\n\tsmlabb %[a1], %[odd], %[w_odd], %[a1]\n\t"
+            "smlatt %[a2], %[even], %[w_even], %[a2]\n\tsmlatt %[a3], %[odd], %[w_odd], %[a3]"
+            : [odd] "+&r"(odd), [w_odd] "+&r"(w_odd), [even] "=&r"(even), [w_even] "=&r"(w_even), [a0] "+&r"(acc[0]),
+              [a1] "+&r"(acc[1]), [a2] "+&r"(acc[2]), [a3] "+&r"(acc[3])
+            : [minus] "r"(minus));
+}
+
+/* y of all channels, a multiple of four, of one position; `rows` and `taps` a row are constants after inlining. */
+LMCU_INLINE void forward_fours(const lmcu_conv2d_t *p, const int8_t *x, const window_t *win, int32_t rows, int32_t taps,
+                               int8_t *y)
+{
+    const int32_t c = p->in_c, offset = 2 * p->output_zero_point + 1;
+    const int32_t x_row = p->dilation_h * p->in_w * c, w_row = p->kernel_w * c;
+    const uint32_t minus = (uint32_t)(-p->input_zero_point & 0xffff) * 0x10001u;
+    const int8_t *w = p->weights + weight_offset(p, win->ky_first, win->kx_first), *shift = p->requant.shift;
+    const int32_t *bias = p->bias, *multiplier = p->requant.multiplier;
+    x += input_offset(p, win, win->ky_first, win->kx_first);
+    for (int8_t *end = y + c; y != end; y += 4, x += 4, w += 4, bias += 4, multiplier += 4, shift += 4) {
+        int32_t acc[4] = {bias[0], bias[1], bias[2], bias[3]};
+        const int8_t *from = x, *by = w;
+        for (int32_t ky = 0; ky < rows; ++ky, from += x_row, by += w_row) {
+            for (int32_t kx = 0; kx < taps; ++kx) {
+                add_four(from + kx * c, by + kx * c, minus, acc);
+            }
+        }
+        for (int32_t i = 0; i < 4; ++i) {
+            y[i] = lmcu_plain_output(acc[i], multiplier[i], shift[i], offset);
+        }
+    }
+}
+
+static void forward_plain(const lmcu_conv2d_t *p, const int8_t *x, const window_t *win, int8_t *y)
+{
+    const int32_t rows = win->ky_end - win->ky_first, taps = win->kx_end - win->kx_first;
+    if (rows == 3 && taps == 3) {
+        forward_fours(p, x, win, 3, 3, y);
+    } else if (taps == 3) {
+        forward_fours(p, x, win, rows, 3, y);
+    } else if (taps == 2) {
+        forward_fours(p, x, win, rows, 2, y);
+    } else {
+        forward_fours(p, x, win, rows, taps, y);
+    }
+}
+
+static int is_for_fours(const lmcu_depthwise_t *p)
+{
+    return p->multiplier == 1 && p->conv.out_c % 4 == 0 && p->conv.dilation_w == 1 && p->conv.bias &&
+           lmcu_is_plain(&p->conv, p->conv.kernel_h * p->conv.kernel_w);
+}
+#else
+static void forward_plain(const lmcu_conv2d_t *p, const int8_t *x, const window_t *win, int8_t *y)
+{
+    (void)p, (void)x, (void)win, (void)y;
+}
+
+static int is_for_fours(const lmcu_depthwise_t *p)
+{
+    (void)p;
+    return 0;
+}
+#endif
+
 void lmcu_depthwise_forward(const lmcu_depthwise_t *p, const int8_t *x, int8_t *y)
 {
+    const int plain = is_for_fours(p);
     for (int32_t oy = 0; oy < p->conv.out_h; ++oy) {
         for (int32_t ox = 0; ox < p->conv.out_w; ++ox, y += p->conv.out_c) {
             const window_t win = window_at(&p->conv, oy, ox);
-            forward_position(p, x, &win, y);
+            if (plain) {
+                forward_plain(&p->conv, x, &win, y);
+            } else {
+                forward_position(p, x, &win, y);
+            }
         }
     }
 }

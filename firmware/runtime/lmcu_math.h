@@ -43,20 +43,55 @@ LMCU_INLINE float lmcu_half_to_float_portable(uint16_t half)
     return lmcu_float_from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
 }
 
+/* Every M-profile FPU converts binary16, whether or not the compiler was told of the type. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && defined(__ARM_FP) && (__ARM_FP & 4) && !defined(LMCU_PORTABLE)
+#define LMCU_HALF_HARDWARE 1
+#else
+#define LMCU_HALF_HARDWARE 0
+#endif
+
 LMCU_INLINE float lmcu_half_to_float(uint16_t half)
 {
-#if defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && (__ARM_FP & 2)
-    union { __fp16 h; uint16_t u; } pun;
-    pun.u = half;
-    return (float)pun.h;
+#if LMCU_HALF_HARDWARE
+    float value;
+    __asm__("vmov %0, %1\n\tvcvtb.f32.f16 %0, %0" : "=t"(value) : "r"(half));
+    return value;
 #else
     return lmcu_half_to_float_portable(half);
+#endif
+}
+
+/* Two neighbours, at any address that binary16 may have. */
+LMCU_INLINE void lmcu_halves_to_floats(const uint16_t *half, float *first, float *second)
+{
+#if LMCU_HALF_HARDWARE
+    uint32_t word;
+    __builtin_memcpy(&word, half, 4);
+    __asm__("vmov %0, %2\n\tvcvtt.f32.f16 %1, %0\n\tvcvtb.f32.f16 %0, %0" : "=&t"(*first), "=&t"(*second) : "r"(word));
+#else
+    *first = lmcu_half_to_float_portable(half[0]);
+    *second = lmcu_half_to_float_portable(half[1]);
 #endif
 }
 
 /* float32 -> binary16. Both saturate at 65504; value must not be NaN. The sign of a result that becomes zero is kept. */
 uint16_t lmcu_half_nearest(float value);                      /* ties to even */
 uint16_t lmcu_half_stochastic(float value, uint32_t random16); /* up with probability = discarded fraction; random16 < 65536 */
+
+/* The same as lmcu_half_stochastic. Of a normal result 13 bits are cut off, and random bits below them cannot carry; a
+ * subnormal's units are 2^-24, so that value * 2^40 is the result and 16 bits of its fraction. */
+LMCU_INLINE uint16_t lmcu_half_stochastic_quick(float value, uint32_t random16)
+{
+    const uint32_t bits = lmcu_float_bits(value), magnitude = bits & 0x7fffffffu, sign = bits >> 16 & 0x8000u;
+    if (magnitude < 0x38800000u) {
+        const uint32_t units = (uint32_t)(int32_t)(lmcu_float_from_bits(magnitude) * 0x1p40f);
+        return (uint16_t)(((units + random16) >> 16) + sign);
+    }
+    if (magnitude < 0x477fe000u) {
+        return (uint16_t)(((magnitude + (random16 >> 3)) >> 13) - (112u << 10) + sign);
+    }
+    return lmcu_half_stochastic(value, random16);
+}
 
 float lmcu_exp(float x);  /* +0 where the result would be below 2^-126; +infinity above the range */
 float lmcu_log(float x);  /* x > 0, finite */

@@ -131,14 +131,14 @@ typedef struct {
 
 /* ---- kernels. `scratch` is LMCU_ALIGNED(4) memory from the planner; the size is stated beside each (bytes). ---- */
 
-/* scratch: 2 * k rounded up to 4 */
+/* k4: k rounded up to a multiple of 4. scratch: 2 * k4 */
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
-/* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k rounded up to 4, and unless dx is NULL
- * + 4 * k */
+/* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k4, and unless dx is NULL + 4 * k */
 void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                          float *dx, void *scratch);
 
-/* k = kernel_h * kernel_w * in_c, m = out_c. scratch: as dense, and with an adapter + 4 * rank * (k + m) */
+/* k = kernel_h * kernel_w * in_c, m = out_c. scratch: 4 * k4 forward, 2 * k4 backward, + k4 where in_c is no multiple of 4
+ * and the kernel is larger than 1 x 1; with an adapter + 4 * rank * (k + m); backward, unless dx is NULL, + 4 * k */
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch);

@@ -4,6 +4,7 @@
 #include "lmcu_strict.h"
 
 #include "lora.h"
+#include "patch.h"
 #include "requant.h"
 
 lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
@@ -55,14 +56,22 @@ LMCU_INLINE float factor_a(const lmcu_factors_t *f, int expanded, int32_t rank, 
 
 /* t of `count` (constant, 1 or 4) neighbouring j from `first` */
 LMCU_INLINE void project(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t first, int32_t count,
-                         const int16_t *restrict patch, float *restrict t)
+                         const int16_t *restrict patch, int32_t step, float *restrict t)
 {
-    const int32_t k = f->k;
+    const int32_t whole = f->k & ~(LMCU_GROUP - 1);
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int32_t i = 0; i < k; ++i) {
-        const float x = (float)patch[i];
+    for (int32_t i = 0; i < whole; i += LMCU_GROUP, patch += step) {
+        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+            const float x = (float)patch[LMCU_PLACE(u)];
+            for (int32_t j = 0; j < count; ++j) {
+                sum[j] = sum[j] + factor_a(f, expanded, rank, first + j, i + u) * x;
+            }
+        }
+    }
+    for (int32_t u = 0; whole + u < f->k; ++u) {
+        const float x = (float)patch[LMCU_PLACE(u)];
         for (int32_t j = 0; j < count; ++j) {
-            sum[j] = sum[j] + factor_a(f, expanded, rank, first + j, i) * x;
+            sum[j] = sum[j] + factor_a(f, expanded, rank, first + j, whole + u) * x;
         }
     }
     for (int32_t j = 0; j < count; ++j) {
@@ -70,26 +79,27 @@ LMCU_INLINE void project(const lmcu_factors_t *f, int expanded, int32_t rank, in
     }
 }
 
-LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank, const int16_t *patch, float *t)
+LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank, const int16_t *patch, int32_t step,
+                             float *t)
 {
     int32_t j = 0;
     for (; j + 4 <= rank; j += 4) {
-        project(f, expanded, rank, j, 4, patch, t);
+        project(f, expanded, rank, j, 4, patch, step, t);
     }
     for (; j < rank; ++j) {
-        project(f, expanded, rank, j, 1, patch, t);
+        project(f, expanded, rank, j, 1, patch, step, t);
     }
 }
 
-void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, float *t)
+void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
 {
     const lmcu_factors_t local = *f;
     if (!local.a_t) {
-        project_all(&local, 0, local.lora->rank, patch, t);
+        project_all(&local, 0, local.lora->rank, patch, step, t);
     } else if (local.lora->rank == 4) {
-        project_all(&local, 1, 4, patch, t);
+        project_all(&local, 1, 4, patch, step, t);
     } else {
-        project_all(&local, 1, local.lora->rank, patch, t);
+        project_all(&local, 1, local.lora->rank, patch, step, t);
     }
 }
 
@@ -126,6 +136,8 @@ void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t r
         add_delta(f, 0, rank, t, o, rows, acc);
     } else if (rank == 4 && rows == 4) {
         add_delta(f, 1, 4, t, o, 4, acc);
+    } else if (rank == 4 && rows == 2) {
+        add_delta(f, 1, 4, t, o, 2, acc);
     } else {
         add_delta(f, 1, rank, t, o, rows, acc);
     }
@@ -158,10 +170,19 @@ LMCU_INLINE void backward_b(const lmcu_factors_t *f, int expanded, int32_t rank,
 LMCU_INLINE void backward_a(float *restrict da, const float *factor, const int16_t *restrict patch, int32_t k,
                             int32_t count)
 {
-    for (int32_t i = 0; i < k; ++i) {
-        const float x = (float)patch[i];
+    const int32_t whole = k & ~(LMCU_GROUP - 1);
+    for (int32_t i = 0; i < whole; i += LMCU_GROUP, patch += LMCU_GROUP) {
+        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+            const float x = (float)patch[LMCU_PLACE(u)];
+            for (int32_t j = 0; j < count; ++j) {
+                da[j * k + i + u] = da[j * k + i + u] + factor[j] * x;
+            }
+        }
+    }
+    for (int32_t u = 0; whole + u < k; ++u) {
+        const float x = (float)patch[LMCU_PLACE(u)];
         for (int32_t j = 0; j < count; ++j) {
-            da[j * k + i] = da[j * k + i] + factor[j] * x;
+            da[j * k + whole + u] = da[j * k + whole + u] + factor[j] * x;
         }
     }
 }
@@ -184,7 +205,7 @@ void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const flo
     const int32_t rank = lora->rank;
     float *db = lmcu_model.gradients + lora->b_offset;
     float u[LMCU_MAX_RANK], factor[LMCU_MAX_RANK];
-    lmcu_lora_project(f, patch, u);
+    lmcu_lora_project(f, patch, LMCU_GROUP, u);
     for (int32_t j = 0; j < rank; ++j) {
         u[j] = lora->input_scale * u[j];
     }

@@ -24,13 +24,13 @@ lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m);
 lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
 lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
 
-/* t[j] = sum_k A[j,k] * patch[k] */
-void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, float *t);
+/* t[j] = sum_k A[j,k] * patch[k]; step: between the patch's groups (patch.h) */
+void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t);
 
 /* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
 void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
 
-/* dB and dA of one position, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
+/* dB and dA of one position, a lone patch, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
 void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const float *g, float *h);
 
 /* val[k] += sum_j A[j,k] * h[j] */

@@ -6,46 +6,41 @@
 
 /* ---- W x ---- */
 
-#if defined(__ARM_FEATURE_SIMD32)
-LMCU_INLINE uint32_t load_word(const void *from)
-{
-    uint32_t word;
-    __builtin_memcpy(&word, from, 4);
-    return word;
-}
+#if LMCU_DSP
+/* One group of four: a row's word becomes two pairs, each of which meets the patch's pair. */
+#define ROW(w, sum)                                                                                                    \
+    "ldr %[word], [%[" w "]], #4\n\tsxtb16 %[pair], %[word]\n\tsxtb16 %[word], %[word], ror #8\n\t"                       \
+    "smlad %[" sum "], %[pair], %[even], %[" sum "]\n\tsmlad %[" sum "], %[word], %[odd], %[" sum "]\n\t"
+#define FOUR_ROWS "ldrd %[even], %[odd], [%[patch]], #8\n\t" ROW("w0", "s0") ROW("w1", "s1") ROW("w2", "s2") ROW("w3", "s3")
+#define LOOP(body) "1:\n\t" body "cmp %[patch], %[end]\n\tbne 1b"
 
-/* sum + four products of the bytes at w with patch values 0, 2 (even) and 1, 3 (odd) */
-LMCU_INLINE int32_t add_products(const int8_t *w, uint32_t even, uint32_t odd, int32_t sum)
-{
-    uint32_t word = load_word(w), pair;
-    __asm__ volatile("sxtb16 %1, %0\n\tsxtb16 %0, %0, ror #8\n\tsmlad %2, %1, %3, %2\n\tsmlad %2, %0, %4, %2"
-                     : "+&r"(word), "=&r"(pair), "+&r"(sum)
-                     : "r"(even), "r"(odd)
-                     : "memory"); /* keeps GCC from loading all rows at once, which spills registers */
-    return sum;
-}
-
-/* Four rows over k & ~3 values, four at a time. */
+/* Four rows over whole groups, k & ~3 values; sixteen values a turn, then four. */
 static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t *acc)
 {
     const int8_t *w1 = w + k, *w2 = w1 + k, *w3 = w2 + k;
+    const int16_t *many = patch + (k & ~15), *end = patch + (k & ~3);
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (const int8_t *end = w + (k & ~3); w != end; patch += 4, w += 4, w1 += 4, w2 += 4, w3 += 4) {
-        const uint32_t low = load_word(patch), high = load_word(patch + 2);
-        uint32_t even, odd;
-        __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(even) : "r"(low), "r"(high));
-        __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(odd) : "r"(high), "r"(low));
-        s0 = add_products(w, even, odd, s0);
-        s1 = add_products(w1, even, odd, s1);
-        s2 = add_products(w2, even, odd, s2);
-        s3 = add_products(w3, even, odd, s3);
+    uint32_t even, odd, word, pair;
+#define OPERANDS(stop)                                                                                                 \
+    : [patch] "+&r"(patch), [w0] "+&r"(w), [w1] "+&r"(w1), [w2] "+&r"(w2), [w3] "+&r"(w3), [s0] "+&r"(s0),             \
+      [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [even] "=&r"(even), [odd] "=&r"(odd), [word] "=&r"(word),        \
+      [pair] "=&r"(pair)                                                                                               \
+    : [end] "r"(stop)                                                                                                  \
+    : "cc", "memory"
+    if (patch != many) {
+        __asm__ volatile(LOOP(FOUR_ROWS FOUR_ROWS FOUR_ROWS FOUR_ROWS) OPERANDS(many));
     }
+    if (patch != end) {
+        __asm__ volatile(LOOP(FOUR_ROWS) OPERANDS(end));
+    }
+#undef OPERANDS
     acc[0] = s0;
     acc[1] = s1;
     acc[2] = s2;
     acc[3] = s3;
 }
 enum { HEAD_MASK = ~3 };
+
 #else
 static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t *acc)
 {
@@ -55,6 +50,12 @@ static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t 
 enum { HEAD_MASK = 0 };
 #endif
 
+/* Where value i of a lone patch stands. */
+LMCU_INLINE int32_t place(int32_t i)
+{
+    return (i & ~3) | LMCU_PLACE(i & 3);
+}
+
 /* Four rows at once: each patch value is loaded once. The head, where there is one, does what the core's SIMD can. */
 static void dot4(const int16_t *restrict patch, const int8_t *restrict w, int32_t k, int32_t *restrict acc)
 {
@@ -62,7 +63,7 @@ static void dot4(const int16_t *restrict patch, const int8_t *restrict w, int32_
     const int8_t *restrict w1 = w + k, *restrict w2 = w1 + k, *restrict w3 = w2 + k;
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     for (int32_t i = k & HEAD_MASK; i < k; ++i) {
-        const int16_t x = patch[i];
+        const int16_t x = patch[place(i)];
         s0 += (int16_t)w[i] * x;
         s1 += (int16_t)w1[i] * x;
         s2 += (int16_t)w2[i] * x;
@@ -78,7 +79,7 @@ static int32_t dot1(const int16_t *restrict patch, const int8_t *restrict w, int
 {
     int32_t sum = 0;
     for (int32_t i = 0; i < k; ++i) {
-        sum += (int16_t)w[i] * patch[i];
+        sum += (int16_t)w[i] * patch[place(i)];
     }
     return sum;
 }

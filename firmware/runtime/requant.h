@@ -53,6 +53,38 @@ LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
     return lmcu_multiply(lmcu_clamp_i32(x, -limit, limit), multiplier, shift);
 }
 
+/* Whether lmcu_plain_output serves a whole convolution with K values an output: every shift is to the right, no accumulator reaches 2^30
+ * (K * 128 * 255 + |b|; with an adapter there is no bound), the output is clamped to int8 only. */
+LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p, int32_t k)
+{
+    int plain = k <= 16384 && p->clamp.act_min == -128 && p->clamp.act_max == 127;
+    for (int32_t o = 0; o < p->out_c; ++o) {
+        const int32_t bias = p->bias ? p->bias[o] : 0;
+        plain = plain && p->requant.shift[o] < 0 && bias < 1 << 29 && bias > -(1 << 29);
+    }
+    return plain;
+}
+
+/* The int8 output for shift < 0 and |acc| < 2^30, where nothing can overflow and no side needs a test; `offset` is
+ * 2 * zero_point + 1. Half of the rounding and the zero point are added one bit below the result's last. */
+LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
+{
+#if defined(__ARM_FEATURE_SIMD32)
+    int32_t x;
+    __asm__("smmulr %0, %1, %2" : "=r"(x) : "r"(acc * 2), "r"(multiplier));
+#else
+    int32_t x = lmcu_high_mul(acc, multiplier);
+#endif
+    x += x >> 31; /* ties away from zero */
+    x = (x >> (-shift - 1)) + offset;
+#if defined(__ARM_FEATURE_SAT)
+    __asm__("ssat %0, #8, %0, asr #1" : "+r"(x));
+#else
+    x = lmcu_clamp_i32(x >> 1, -128, 127);
+#endif
+    return (int8_t)x;
+}
+
 /* RQ of dense layers: sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift). The low 32 bits of the product
  * cannot reach the result because shift >= 33. */
 LMCU_INLINE int64_t lmcu_round_half_away(int64_t acc, uint64_t multiplier, uint32_t shift)
@@ -63,6 +95,16 @@ LMCU_INLINE int64_t lmcu_round_half_away(int64_t acc, uint64_t multiplier, uint3
     const uint64_t high = (uint64_t)a * (uint32_t)(multiplier >> 32) + (low >> 32);
     const int64_t magnitude = (int64_t)((high + ((uint64_t)1 << (shift - 33u))) >> (shift - 32u));
     return x < 0 ? -magnitude : magnitude;
+}
+
+/* The same for shift >= 65: below 2^30, and what is below bit 64 of the product cannot carry. */
+LMCU_INLINE int32_t lmcu_round_half_away_small(int32_t acc, uint64_t multiplier, uint32_t shift)
+{
+    const uint32_t a = acc < 0 ? 0u - (uint32_t)acc : (uint32_t)acc;
+    const uint64_t low = (uint64_t)a * (uint32_t)multiplier;
+    const uint32_t high = (uint32_t)(((uint64_t)a * (uint32_t)(multiplier >> 32) + (low >> 32)) >> 32);
+    const int32_t magnitude = (int32_t)((high + (1u << (shift - 65u))) >> (shift - 64u));
+    return acc < 0 ? -magnitude : magnitude;
 }
 
 /* value + zero_point into [act_min, act_max], whatever the value */

@@ -25,19 +25,23 @@ static segment_t segment(uint32_t index)
     return result;
 }
 
-/* gradients *= 1/samples; false if one is not finite. *squares is their sum of squares in parameter order. */
-static bool scale_gradients(float factor, float *squares)
+/* gradients *= 1/samples; returns their sum of squares in parameter order where clipping asks for it. */
+static float scale_gradients(float factor)
 {
+    float *g = lmcu_model.gradients, *const end = g + lmcu_model.param_count;
     float sum = 0.0f;
-    bool finite = true;
-    for (uint32_t i = 0u; i < lmcu_model.param_count; ++i) {
-        const float g = lmcu_model.gradients[i] * factor;
-        lmcu_model.gradients[i] = g;
-        finite = finite && lmcu_is_finite(g);
-        sum = sum + g * g;
+    if (lmcu_context.settings.clip_norm == 0.0f) {
+        for (; g != end; ++g) {
+            *g = *g * factor;
+        }
+        return sum;
     }
-    *squares = sum;
-    return finite;
+    for (; g != end; ++g) {
+        const float scaled = *g * factor;
+        *g = scaled;
+        sum = sum + scaled * scaled;
+    }
+    return sum;
 }
 
 /* Scales the gradients so that their norm is at most clip_norm; false if the norm is not finite. */
@@ -60,57 +64,79 @@ static bool clip_gradients(float squares)
     return true;
 }
 
-/* m = mu * m + g; returns v = (p - lr * m) - lr_decay * p */
-LMCU_INLINE float new_value(const segment_t *s, uint32_t i, float *momentum)
+/* v = (p - lr * m) - lr_decay * p */
+LMCU_INLINE float new_value(const segment_t *s, float p, float m)
 {
-    const float m = lmcu_context.settings.momentum * lmcu_model.momentum[i] + lmcu_model.gradients[i];
-    const float p = lmcu_half_to_float(lmcu_model.factors[i]);
-    *momentum = m;
     return (p - s->lr * m) - s->lr_decay * p;
 }
 
-static bool segment_is_finite(const segment_t *s)
+/* The gradients become the new momentum m = mu * m + g. False where a new value is not finite, as it is not where the
+ * gradient or m is not: products with 0 add up to 0 of finite values only. */
+static bool advance_segment(const segment_t s)
 {
-    bool finite = true;
-    for (uint32_t i = s->first; i < s->end; ++i) {
-        float momentum;
-        const float value = new_value(s, i, &momentum);
-        finite = finite && lmcu_is_finite(momentum) && lmcu_is_finite(value);
+    const float mu = lmcu_context.settings.momentum;
+    const uint16_t *p = lmcu_model.factors + s.first;
+    const float *m = lmcu_model.momentum + s.first;
+    float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
+    float poison = 0.0f;
+    for (; end - g >= 2; g += 2, m += 2, p += 2) {
+        float p0, p1;
+        lmcu_halves_to_floats(p, &p0, &p1);
+        const float m0 = mu * m[0] + g[0], m1 = mu * m[1] + g[1];
+        g[0] = m0;
+        g[1] = m1;
+        poison = poison + new_value(&s, p0, m0) * 0.0f;
+        poison = poison + new_value(&s, p1, m1) * 0.0f;
     }
-    return finite;
+    if (g != end) {
+        *g = mu * *m + *g;
+        poison = poison + new_value(&s, lmcu_half_to_float(*p), *g) * 0.0f;
+    }
+    return poison == 0.0f;
+}
+
+/* One parameter takes the momentum that advance_segment left and rounds with 16 random bits, or to nearest. */
+LMCU_INLINE void write_one(const segment_t *s, uint32_t i, float p, bool nearest, uint32_t random16)
+{
+    const float m = lmcu_model.gradients[i], value = new_value(s, p, m);
+    lmcu_model.momentum[i] = m;
+    lmcu_model.factors[i] = nearest ? lmcu_half_nearest(value) : lmcu_half_stochastic_quick(value, random16);
 }
 
 /* Parameter i takes one half of the random word i / 2. */
-static void write_segment(const segment_t *s)
+static void write_segment(const segment_t s)
 {
     const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_UPDATE, lmcu_context.step);
     const bool nearest = lmcu_context.settings.rounding == LMCU_ROUND_NEAREST;
-    for (uint32_t i = s->first; i < s->end; ++i) {
-        const float value = new_value(s, i, &lmcu_model.momentum[i]);
-        if (nearest) {
-            lmcu_model.factors[i] = lmcu_half_nearest(value);
-        } else {
-            const uint32_t random = lmcu_rand_at(key, i >> 1);
-            lmcu_model.factors[i] = lmcu_half_stochastic(value, (i & 1u) != 0u ? random >> 16 : random & 0xffffu);
-        }
+    uint32_t i = s.first;
+    if ((i & 1u) != 0u && i < s.end) {
+        write_one(&s, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) >> 16);
+        ++i;
+    }
+    for (; i + 2u <= s.end; i += 2u) {
+        const uint32_t random = nearest ? 0u : lmcu_rand_at(key, i >> 1);
+        float p0, p1;
+        lmcu_halves_to_floats(lmcu_model.factors + i, &p0, &p1);
+        write_one(&s, i, p0, nearest, random & 0xffffu);
+        write_one(&s, i + 1u, p1, nearest, random >> 16);
+    }
+    if (i < s.end) {
+        write_one(&s, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) & 0xffffu);
     }
 }
 
 bool lmcu_update(uint32_t samples)
 {
-    float squares;
-    if (!scale_gradients(1.0f / (float)samples, &squares) || !clip_gradients(squares)) {
+    if (!clip_gradients(scale_gradients(1.0f / (float)samples))) {
         return false;
     }
     for (uint32_t index = 0u; index < 2u * lmcu_model.adapter_count; ++index) {
-        const segment_t s = segment(index);
-        if (!segment_is_finite(&s)) {
+        if (!advance_segment(segment(index))) {
             return false;
         }
     }
     for (uint32_t index = 0u; index < 2u * lmcu_model.adapter_count; ++index) {
-        const segment_t s = segment(index);
-        write_segment(&s);
+        write_segment(segment(index));
     }
     return true;
 }

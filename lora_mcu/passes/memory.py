@@ -66,9 +66,7 @@ def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
         return align4(2 * geometry.depth) + 4 * geometry.columns
     if not isinstance(op, Conv2D | Dense):
         return 0
-    m, k = _matrix(op, graph)
-    expanded = isinstance(op, Conv2D) and adaptation.of(op) is not None
-    return align4(2 * k) + (4 * adaptation.rank * (k + m) if expanded else 0)
+    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + _expanded(op, graph, adaptation)
 
 
 def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation) -> int:
@@ -76,7 +74,20 @@ def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation) -> int
     if not isinstance(b.op, Conv2D | Dense):
         return 0
     _, k = _matrix(b.op, graph)
-    return forward_scratch(b.op, graph, adaptation) + (4 * k if b.into else 0)
+    return _patches(b.op, graph, 1) + _expanded(b.op, graph, adaptation) + (4 * k if b.into else 0)
+
+
+def _patches(op: Conv2D | Dense, graph: Graph, positions: int) -> int:
+    """int16 patches, and the bytes of one where its runs do not fill groups of four."""
+    _, k = _matrix(op, graph)
+    gathers = isinstance(op, Conv2D) and graph.tensors[op.inputs[0]].shape[3] % 4 and op.window.kernel != (1, 1)
+    return (2 * positions + bool(gathers)) * align4(k)
+
+
+def _expanded(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
+    """A convolution's factors as float32."""
+    m, k = _matrix(op, graph)
+    return 4 * adaptation.rank * (k + m) if isinstance(op, Conv2D) and adaptation.of(op) is not None else 0
 
 
 def align4(nbytes: int) -> int:

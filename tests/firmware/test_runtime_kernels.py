@@ -16,7 +16,7 @@ from lora_mcu import resources
 from lora_mcu.codegen import quantmath, rounding
 
 HERE = Path(__file__).parent
-RUNTIME = ("dense", "conv2d", "depthwise", "average_pool", "max_pool", "mean", "add", "pad", "lora", "matvec")
+RUNTIME = ("dense", "conv2d", "depthwise", "average_pool", "max_pool", "mean", "add", "pad", "lora", "matvec", "patch")
 F = np.float32
 Array = np.ndarray[Any, np.dtype[Any]]
 I32, PTR, FLOAT = ctypes.c_int32, ctypes.c_void_p, ctypes.c_float
@@ -307,6 +307,16 @@ def expected_gradients(layer: Layer, f: Factors | None, g: Array) -> Expected:
     return Expected(da, db, dx)
 
 
+def scratch_floats(layer: Layer, rank: int, positions: int) -> int:
+    """Of a kernel with patches of so many positions, without val, as lmcu_ops.h states it."""
+    _, m, k = layer.shape
+    whole = -(-k // 4) * 4
+    if isinstance(layer.params, Dense):
+        return whole // 2
+    gathers = layer.params.in_c % 4 != 0 and layer.params.kernel_h * layer.params.kernel_w > 1
+    return (2 * positions + gathers) * whole // 4 + rank * (k + m)
+
+
 @pytest.mark.parametrize("kind", ["dense", "conv2d"])
 @pytest.mark.parametrize("case", range(40))
 def test_dense_and_convolution_with_and_without_adapter(kernels: Kernels, kind: str, case: int) -> None:
@@ -316,11 +326,10 @@ def test_dense_and_convolution_with_and_without_adapter(kernels: Kernels, kind: 
     f = None if case % 4 == 3 else random_factors(rng, layer, kernels, zero_b=case % 4 == 2)
     rank = 0 if f is None else f.lora.rank
     lora = None if f is None else f.lora
-    expanded = rank * (k + m) if kind == "conv2d" else 0
-    scratch = np.zeros((k + 1) // 2 + k + expanded + 1, F)
-    scratch[-1] = 12345.0
+    forward = np.append(np.zeros(scratch_floats(layer, rank, 2 if kind == "conv2d" else 1), F), F(12345.0))
+    scratch = np.append(np.zeros(scratch_floats(layer, rank, 1) + k, F), F(12345.0))
     y = np.full((positions, m), 99, np.int8)
-    kernels(f"{kind}_forward", layer.params, lora, layer.x, y, scratch)
+    kernels(f"{kind}_forward", layer.params, lora, layer.x, y, forward)
     assert np.array_equal(y, expected_output(layer, f))
 
     g = rng.normal(0, 1, (positions, m)).astype(F)
@@ -337,7 +346,7 @@ def test_dense_and_convolution_with_and_without_adapter(kernels: Kernels, kind: 
     got = kernels.gradients[OFFSET:used]
     assert np.array_equal(got, np.concatenate([want.da.ravel(), want.db.ravel()]))
     assert not kernels.gradients[:OFFSET].any() and not kernels.gradients[used:].any()
-    assert scratch[-1] == 12345.0
+    assert scratch[-1] == forward[-1] == 12345.0
     if f is not None:
         before = got.copy()
         kernels.gradients[:] = 0

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every kernel that has a body with DSP instructions against its portable body on the same core: random shapes and values,
+ * rails and zero points at both ends. Prints one line through semihosting and ends the emulator. */
+#include "lmcu_ops.h"
+
+#define KERNEL(name, ...)                                                                                              \
+    void lmcu_##name(__VA_ARGS__);                                                                                     \
+    void portable_##name(__VA_ARGS__)
+KERNEL(dense_forward, const lmcu_dense_t *, const lmcu_lora_t *, const int8_t *, int8_t *, void *);
+KERNEL(dense_backward, const lmcu_dense_t *, const lmcu_lora_t *, const int8_t *, const int8_t *, float *, float *, void *);
+KERNEL(conv2d_forward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t *, int8_t *, void *);
+KERNEL(conv2d_backward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t *, const int8_t *, float *, float *, void *);
+KERNEL(depthwise_forward, const lmcu_depthwise_t *, const int8_t *, int8_t *);
+KERNEL(depthwise_backward, const lmcu_depthwise_t *, const int8_t *, float *, float *);
+
+enum { VALUES = 2048, CHANNELS = 80, FACTORS = 2048, CASES = 400 };
+extern uint16_t blank_factors[];
+extern float blank_gradients[];
+static int8_t x[VALUES], w[VALUES * 2], y[2][VALUES];
+static float dy[2][VALUES], dx[2][VALUES], gradients[FACTORS], scales[CHANNELS], c[CHANNELS];
+static int32_t bias[CHANNELS], multiplier[CHANNELS];
+static int8_t shift[CHANNELS];
+static uint64_t wide_multiplier[CHANNELS];
+static uint8_t wide_shift[CHANNELS];
+static uint64_t scratch[2048];
+static uint32_t state = 1;
+
+static int32_t below(uint32_t n)
+{
+    state = state * 1664525u + 1013904223u;
+    return (int32_t)((state >> 8) % n);
+}
+
+static void semihost(int operation, const void *argument)
+{
+    register int r0 __asm__("r0") = operation;
+    register const void *r1 __asm__("r1") = argument;
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+}
+
+static void fill(int8_t *to, int32_t count)
+{
+    const int32_t kind = below(10);
+    for (int32_t i = 0; i < count; ++i) {
+        to[i] = (int8_t)(kind == 0 ? -128 : kind == 1 ? 127 : below(256) - 128);
+    }
+}
+
+static int32_t zero_point(void)
+{
+    const int32_t kind = below(4);
+    return kind == 0 ? -128 : kind == 1 ? 127 : below(256) - 128;
+}
+
+static lmcu_clamp_t random_clamp(void)
+{
+    lmcu_clamp_t clamp = {-128, 127, 0, 0};
+    if (below(4) == 0) {
+        clamp.act_min = below(100) - 100;
+        clamp.act_max = below(100);
+        clamp.min_is_bound = clamp.max_is_bound = 1;
+    }
+    return clamp;
+}
+
+static void random_constants(void)
+{
+    const int32_t range = below(8) == 0 ? 1 << 30 : 1 << 16;
+    const int32_t left = below(6) == 0;
+    for (int32_t o = 0; o < CHANNELS; ++o) {
+        bias[o] = below((uint32_t)range) - range / 2;
+        multiplier[o] = (1 << 30) + below(1 << 24) * 63;
+        shift[o] = (int8_t)(left ? 2 - below(12) : -1 - below(18));
+        wide_shift[o] = (uint8_t)(60 + below(30));
+        wide_multiplier[o] = ((uint64_t)1 << 61) + ((uint64_t)below(1 << 24) << 36) + (uint64_t)below(1 << 24);
+        scales[o] = 0.001f * (float)(1 + below(50));
+        c[o] = 1.5f / scales[o];
+    }
+    for (int32_t i = 0; i < FACTORS; ++i) {
+        blank_factors[i] = (uint16_t)(0x2000 + below(0x1400) + below(2) * 0x8000);
+    }
+}
+
+static void random_gradient(int32_t count)
+{
+    for (int32_t i = 0; i < count; ++i) {
+        dy[0][i] = dy[1][i] = below(3) == 0 ? 0.0f : 0.001f * (float)(below(2000) - 1000);
+    }
+    for (int32_t i = 0; i < VALUES; ++i) {
+        dx[0][i] = dx[1][i] = 0.01f * (float)below(5);
+    }
+}
+
+static void clear_gradients(void)
+{
+    for (int32_t i = 0; i < FACTORS; ++i) {
+        blank_gradients[i] = 0.0f;
+    }
+}
+
+static void keep_gradients(void)
+{
+    for (int32_t i = 0; i < FACTORS; ++i) {
+        gradients[i] = blank_gradients[i];
+    }
+    clear_gradients();
+}
+
+static int same(const void *a, const void *b, uint32_t bytes)
+{
+    const uint8_t *p = a, *q = b;
+    for (uint32_t i = 0; i < bytes; ++i) {
+        if (p[i] != q[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static lmcu_lora_t random_lora(int32_t rank, int32_t k)
+{
+    lmcu_lora_t lora = {rank, 3, 3 + rank * k, 1.5f, 0.05f, c};
+    return lora;
+}
+
+static int all_same(void)
+{
+    return same(y[0], y[1], VALUES) && same(dy[0], dy[1], sizeof dy[0]) && same(dx[0], dx[1], sizeof dx[0]) &&
+           same(gradients, blank_gradients, sizeof gradients);
+}
+
+static int dense_case(void)
+{
+    const int32_t batch = 1 + below(3), k = 1 + below(90), m = 1 + below(40), rank = below(2) * 2 * (1 + below(2));
+    const lmcu_dense_t p = {batch, k, m, zero_point(), below(3) == 0 ? 7 : 0, zero_point(), random_clamp(),
+                            {wide_multiplier, wide_shift, below(2)}, w, below(4) ? bias : 0, scales};
+    const lmcu_lora_t lora = random_lora(rank, k), *adapter = rank ? &lora : 0;
+    float *into[2] = {below(4) ? dx[0] : 0, dx[1]};
+    into[1] = into[0] ? dx[1] : 0;
+    lmcu_dense_forward(&p, adapter, x, y[0], scratch);
+    portable_dense_forward(&p, adapter, x, y[1], scratch);
+    random_gradient(batch * m);
+    clear_gradients();
+    lmcu_dense_backward(&p, adapter, x, y[0], dy[0], into[0], scratch);
+    keep_gradients();
+    portable_dense_backward(&p, adapter, x, y[1], dy[1], into[1], scratch);
+    return all_same();
+}
+
+/* Sizes of a random window operator that fits the arrays. */
+static lmcu_conv2d_t random_window(int32_t in_c, int32_t out_c)
+{
+    lmcu_conv2d_t p = {.in_h = 1 + below(7), .in_w = 1 + below(7), .in_c = in_c, .out_c = out_c, .kernel_h = 1 + below(4),
+                       .kernel_w = 1 + below(4), .stride_h = 1 + below(2), .stride_w = 1 + below(2),
+                       .dilation_h = 1, .dilation_w = below(6) == 0 ? 2 : 1, .input_zero_point = zero_point(),
+                       .output_zero_point = zero_point(), .clamp = random_clamp(), .requant = {multiplier, shift},
+                       .weights = w, .bias = below(4) ? bias : 0, .weight_scale = scales};
+    if (below(3) == 0) {
+        p.kernel_h = p.kernel_w = below(2) ? 3 : 1;
+    }
+    const int32_t wide = (p.kernel_w - 1) * p.dilation_w + 1;
+    p.pad_top = below((uint32_t)p.kernel_h);
+    p.pad_left = below((uint32_t)p.kernel_w);
+    p.in_h = p.in_h < p.kernel_h ? p.kernel_h : p.in_h;
+    p.in_w = p.in_w < wide ? wide : p.in_w;
+    p.out_h = (p.in_h + 2 * p.pad_top - p.kernel_h) / p.stride_h + 1;
+    p.out_w = (p.in_w + 2 * p.pad_left - wide) / p.stride_w + 1;
+    return p;
+}
+
+static int fits(const lmcu_conv2d_t *p, int32_t weights)
+{
+    return p->in_h * p->in_w * p->in_c <= VALUES && p->out_h * p->out_w * p->out_c <= VALUES && weights <= 2 * VALUES;
+}
+
+static int conv_case(void)
+{
+    const int32_t rank = below(2) * 2 * (1 + below(2));
+    const int32_t in_c = below(3) ? 4 * (1 + below(6)) : 1 + below(9);
+    const lmcu_conv2d_t p = random_window(in_c, below(3) ? 2 * (1 + below(10)) : 1 + below(20));
+    const int32_t k = p.kernel_h * p.kernel_w * p.in_c;
+    const lmcu_lora_t lora = random_lora(rank, k), *adapter = rank ? &lora : 0;
+    float *into[2] = {below(4) ? dx[0] : 0, 0};
+    into[1] = into[0] ? dx[1] : 0;
+    if (!fits(&p, k * p.out_c)) {
+        return 1;
+    }
+    lmcu_conv2d_forward(&p, adapter, x, y[0], scratch);
+    portable_conv2d_forward(&p, adapter, x, y[1], scratch);
+    random_gradient(p.out_h * p.out_w * p.out_c);
+    clear_gradients();
+    lmcu_conv2d_backward(&p, adapter, x, y[0], dy[0], into[0], scratch);
+    keep_gradients();
+    portable_conv2d_backward(&p, adapter, x, y[1], dy[1], into[1], scratch);
+    return all_same();
+}
+
+static int depthwise_case(void)
+{
+    const int32_t times = below(4) ? 1 : 1 + below(3), in_c = below(3) ? 4 * (1 + below(6)) : 1 + below(21);
+    const lmcu_depthwise_t p = {random_window(in_c, in_c * times), times};
+    if (!fits(&p.conv, p.conv.kernel_h * p.conv.kernel_w * p.conv.out_c)) {
+        return 1;
+    }
+    lmcu_depthwise_forward(&p, x, y[0]);
+    portable_depthwise_forward(&p, x, y[1]);
+    random_gradient(p.conv.out_h * p.conv.out_w * p.conv.out_c);
+    keep_gradients();
+    lmcu_depthwise_backward(&p, y[0], dy[0], dx[0]);
+    portable_depthwise_backward(&p, y[1], dy[1], dx[1]);
+    return all_same();
+}
+
+static __attribute__((noinline)) void compare(void)
+{
+    static int (*const kinds[3])(void) = {dense_case, conv_case, depthwise_case};
+    static const char *const failures[3] = {"dense differs\n", "conv2d differs\n", "depthwise differs\n"};
+    const char *verdict = "equal\n";
+    for (int32_t i = 0; i < CASES; ++i) {
+        fill(x, VALUES);
+        fill(w, VALUES * 2);
+        random_constants();
+        clear_gradients();
+        keep_gradients();
+        if (!kinds[i % 3]()) {
+            verdict = failures[i % 3];
+            break;
+        }
+    }
+    semihost(0x04, verdict);
+    semihost(0x18, (const void *)0x20026);
+    for (;;) {
+    }
+}
+
+/* In a function of its own: others save FPU registers first. */
+static void reset(void)
+{
+    *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* CPACR: the FPU on */
+    __asm__ volatile("dsb\n\tisb");
+    compare();
+}
+
+__attribute__((section(".vectors"), used)) static const void *const vectors[2] = {(void *)0x20020000, (void *)reset};
