@@ -28,6 +28,8 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False)
     Raises:
         ToolError: the emulator is unknown, cannot run this board, or counts no instructions.
     """
+    if not board.emulators:
+        raise ToolError(f"no emulator runs {board.identity}: flash the board itself, or compile for mps2_an500 to try")
     name = board.emulators[0] if emulator == "auto" else emulator
     if name not in board.emulators:
         raise ToolError(f"emulator {name!r} cannot run {board.identity}: use {' or '.join(board.emulators)}")

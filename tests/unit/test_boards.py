@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from lora_mcu import boards, resources
-from lora_mcu.errors import BoardError
+from lora_mcu import boards, emulators, resources
+from lora_mcu.errors import BoardError, ToolError
 
 GOOD = (resources.path("boards") / "netduinoplus2.toml").read_text(encoding="utf-8")
 
@@ -24,7 +24,22 @@ def test_every_board_loads_and_names_itself(name: str) -> None:
     board = boards.load(name)
     assert board.identity == name
     assert board.sram_bytes % 8 == 0
-    assert board.emulators
+    assert set(board.emulators) <= set(boards.EMULATORS)
+
+
+def test_the_document_says_for_every_board_what_ran() -> None:
+    """docs/boards.md has a row for each board; `python benchmarks/boards.py` makes it from what really happened."""
+    text = (resources.path("boards").parent / "docs" / "boards.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| `")}
+    assert set(rows) == {f"`{name}`" for name in boards.names()}
+    for name in boards.names():
+        ran = boards.load(name).emulators
+        assert (ran[0] if ran else "not run") in rows[f"`{name}`"]
+
+
+def test_a_board_that_nothing_emulates_says_so() -> None:
+    with pytest.raises(ToolError, match=r"^no emulator runs nucleo_f446re: flash the board itself"):
+        emulators.create(boards.load("nucleo_f446re"))
 
 
 def test_netduinoplus2_is_the_part_that_it_says() -> None:
