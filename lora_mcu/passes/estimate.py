@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Reshape, TransposeConv
+from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Matmul, Reshape, TransposeConv
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.tail import Split
@@ -56,6 +56,8 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         forward = macs * per + (project + expand) * _FACTOR + elements * _PER_ELEMENT
         is_back = id(op) in into
         down = macs if is_back and into[id(op)] and isinstance(op, _PRODUCTS) else 0
+        if is_back and isinstance(op, Matmul):
+            down = macs * len(into[id(op)])  # a and b, or one of them
         factors = 2 * project + 2 * expand + (project if is_back and into[id(op)] else 0) if is_back else 0
         back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
         weights = graph.tensors[op.weights].nbytes if isinstance(op, _PRODUCTS) else 0

@@ -114,6 +114,8 @@ def test_a_transformer_trains_through_attention(blocks: dict[str, Path]) -> None
     for part in ("query", "key", "value", "attention_output", "expand", "contract"):
         assert sum(part in name for name in names) == 1
     assert len(names) == 6
+    (scores, mixed) = (layer for layer in program.report().layers if layer.kind == "BATCH_MATMUL")
+    assert scores.macs_forward == mixed.macs_forward == 16 * 16 * 8 and scores.macs_backward == 2 * scores.macs_forward
     twin, reference, graph = program.twin(), Reference(program), StraightThrough(program)
     x, labels = labelled(program.info, 6, 4)
     for adapter in (twin.adapter(), random_adapter(program.info, 8)):
