@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.errors import ModelError
+from lora_mcu.ir import functions
 from lora_mcu.ir.ops import Activation, Op
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class FloatOp(Op):
     function: str = ""
     activation: Activation = Activation.NONE
     parameter: float = 0.0  # alpha of LEAKY_RELU; 1 for the approximate GELU
+
+    def check(self, graph: Graph) -> None:
+        wanted = 2 if self.function in functions.BINARY else 1
+        self.require(graph, len(self.inputs) == wanted and min(self.inputs) >= 0, f"it needs {wanted} inputs")
 
     def refuse(self, graph: Graph, what: str) -> ModelError:
         return _refusal(self, graph, self.function, what)

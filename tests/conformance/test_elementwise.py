@@ -314,6 +314,15 @@ def test_an_island_over_two_tensors_is_refused(tmp_path: Path) -> None:
     assert "MUL (output 't4'): it joins two int8 tensors in float32" in _message(b.build([x], [y]), tmp_path)
 
 
+def test_an_island_without_its_second_operand_is_refused(tmp_path: Path) -> None:
+    b = Builder()
+    x, opened = _opened(b, (1, 3))
+    cube, y = b.tensor((1, 3), "float32"), b.tensor((1, 3), "int8", 0.1, 0)
+    b.op("POW", [opened], [cube])
+    b.op("QUANTIZE", [cube], [y])
+    assert "operator 1 POW (output 't2'): it needs 2 inputs" in _message(b.build([x], [y]), tmp_path)
+
+
 def test_float_operators_outside_an_island_are_refused(tmp_path: Path) -> None:
     b = Builder()
     x, y = b.tensor((1, 3), "float32"), b.tensor((1, 3), "float32")
