@@ -20,6 +20,7 @@ from lora_mcu.ir import (
     SpaceToDepth,
     StridedSlice,
     Take,
+    Tile,
     Transpose,
     Unpack,
 )
@@ -55,17 +56,17 @@ def _copy(op: Copy, ctx: Context) -> Emitted:
     return Emitted(constants, ";\n    ".join(forward), ";\n    ".join(backward))
 
 
-@emits(Take, ResizeNearest, MirrorPad)
+@emits(Take, ResizeNearest, MirrorPad, Tile)
 def _take(op: Take, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, names = [], ["NULL"] * (TAKE_DIMS - len(op.dims))
-    for axis, (size, table) in enumerate(zip(op.dims, op.tables, strict=True)):
-        if table == tuple(range(size)):
+    for axis, table in enumerate(op.tables):
+        if table is None:
             names.append("NULL")
         else:
             names.append(f"{prefix}_{axis}")
             constants.append(array(names[-1], np.array(table, np.uint16)))
-    values = (f"{_braces(op.dims, TAKE_DIMS, 1)}, {_braces([len(t) for t in op.tables], TAKE_DIMS, 1)}, "
+    values = (f"{_braces(op.dims, TAKE_DIMS, 1)}, {_braces(op.sizes(), TAKE_DIMS, 1)}, "
               f"{{{', '.join(names)}}}")  # fmt: skip
     constants.append(struct(prefix, "lmcu_take_t", TAKE, values, ctx.pointer_bytes))
     out = Emitted(constants, f"lmcu_take_forward(&{prefix}, {ctx.x(op.inputs[0])}, {ctx.x(op.output)})")

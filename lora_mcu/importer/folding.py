@@ -20,7 +20,8 @@ from lora_mcu.importer.slices import indices
 from lora_mcu.ir.graph import Tensor
 
 Array = NDArray[Any]
-MAX_ELEMENTS = 1 << 22
+MAX_ELEMENTS = 1 << 22  # of one result, and of its operands
+MAX_TOTAL = 1 << 24  # of all results
 
 _DTYPES = {
     "int8": np.int8, "uint8": np.uint8, "int32": np.int32, "int64": np.int64, "float32": np.float32, "bool": np.bool_,
@@ -29,11 +30,13 @@ _DTYPES = {
 
 def fold(raw: RawModel) -> None:
     """Fold in place: outputs of folded operators get their data, the operators leave ``raw.ops``."""
-    kept = []
+    kept, left = [], MAX_TOTAL
     resolved: set[int] = set()
     for op in raw.ops:
         resolve(raw, op, resolved)
-        if not _folded(raw, op):
+        if left > 0 and _folded(raw, op):
+            left -= sum(raw.tensors[i].elements for i in op.outputs)
+        else:
             kept.append(op)
     raw.ops = kept
 
@@ -49,13 +52,15 @@ def _folded(raw: RawModel, op: RawOp) -> bool:
             return False
         values = [raw.tensors[i].data for i in op.inputs if i >= 0]
         constants = [v for v in values if v is not None]
-        if not values or len(constants) != len(values):
+        if not values or len(constants) != len(values) or sum(v.size for v in constants) > MAX_ELEMENTS:
             return False
         if op.kind in _INTEGERS:
             exact = all(v.dtype.kind in "bi" and v.dtype != np.int8 for v in constants)
-            return exact and _store(raw, op, [_INTEGERS[op.kind](*constants)])
+            _limited(np.broadcast_shapes(*(v.shape for v in constants)))
+            with np.errstate(all="raise"):
+                return exact and _store(raw, op, [_INTEGERS[op.kind](*constants)])
         return _store(raw, op, _FOLDERS[op.kind](raw, op, constants))
-    except (IndexError, ValueError, TypeError, AttributeError, ZeroDivisionError):
+    except (IndexError, ValueError, TypeError, AttributeError, ArithmeticError):
         return False  # malformed: its entry refuses it by name
 
 
@@ -76,8 +81,8 @@ def _store(raw: RawModel, op: RawOp, results: list[Array]) -> bool:
     return True
 
 
-def _limited(shape: Array) -> tuple[int, ...]:
-    sizes = tuple(int(d) for d in shape.ravel())
+def _limited(shape: Array | tuple[int, ...]) -> tuple[int, ...]:
+    sizes = tuple(int(d) for d in np.ravel(shape))
     if min(sizes, default=1) < 1 or math.prod(sizes) > MAX_ELEMENTS:
         raise ValueError
     return sizes
@@ -114,6 +119,7 @@ def _gather(raw: RawModel, op: RawOp, values: list[Array]) -> list[Array]:
     axis = op.options.Axis() if op.options else 0
     if op.options and op.options.BatchDims() != 0 or index.min() < 0:
         raise ValueError
+    _limited((index.size, x.size // x.shape[axis]))
     return [np.take(x, index, axis=axis)]
 
 

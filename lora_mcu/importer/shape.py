@@ -24,11 +24,13 @@ from lora_mcu.ir import (
     SpaceToDepth,
     StridedSlice,
     Take,
+    Tile,
     Transpose,
     Unpack,
 )
+from lora_mcu.ir.shape import MAX_INDEX
 
-MAX_PARTS = 4096
+Table = tuple[int, ...] | None  # None: the whole dimension
 
 
 def _axis(raw: RawModel, op: RawOp, axis: int, rank: int) -> int:
@@ -125,7 +127,7 @@ def _gather(raw: RawModel, op: RawOp) -> Op:
     axis = _axis(raw, op, op.options.Axis() if op.options else 0, len(shape))
     indices = tuple(int(v) for v in constant(raw, op, 1).ravel())
     dims = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
-    return Take(op.index, op.inputs[:1], op.outputs, dims, (tuple(range(dims[0])), indices, tuple(range(dims[2]))))
+    return Take(op.index, op.inputs[:1], op.outputs, dims, (None, indices, None))
 
 
 @entry("MIRROR_PAD")
@@ -138,26 +140,38 @@ def _mirror_pad(raw: RawModel, op: RawOp) -> Op:
         or any(max(p) > d - edge for d, p in zip(shape, pads, strict=True))
     ):
         raise refuse(raw, op, f"paddings {pads.tolist()} do not fit {list(shape)}")
-    tables = tuple(_mirrored(d, int(p[0]), int(p[1]), edge) for d, p in zip(shape, pads, strict=True))
+    tables = [_mirrored(d, int(p[0]), int(p[1]), edge) for d, p in zip(shape, pads, strict=True)]
     return MirrorPad(op.index, op.inputs[:1], op.outputs, *_merge_whole(shape, tables))
 
 
-def _mirrored(size: int, before: int, after: int, edge: int) -> tuple[int, ...]:
+def _mirrored(size: int, before: int, after: int, edge: int) -> Table:
+    if before == after == 0 or size > MAX_INDEX:
+        return None
     front = [edge + i for i in range(before)][::-1]
     back = [size - 1 - edge - i for i in range(after)]
     return (*front, *range(size), *back)
 
 
-def _merge_whole(
-    dims: Sequence[int], tables: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+@entry("TILE", "BROADCAST_TO")
+def _tile(raw: RawModel, op: RawOp) -> Op:
+    """BROADCAST_TO takes a dimension of size 1 as often as the output is long."""
+    shape, out = raw.tensors[op.inputs[0]].shape, raw.tensors[op.outputs[0]].shape
+    shape = (1,) * (len(out) - len(shape)) + shape
+    if max(*out, 1) > MAX_INDEX or any(n % d for d, n in zip(shape, out, strict=True)):
+        raise refuse(raw, op, f"{list(shape)} does not repeat to {list(out)}")
+    if op.kind == "BROADCAST_TO" and any(d not in (1, n) for d, n in zip(shape, out, strict=True)):
+        raise refuse(raw, op, f"{list(shape)} does not broadcast to {list(out)}")
+    tables = [None if d == n else tuple(range(d)) * (n // d) for d, n in zip(shape, out, strict=True)]
+    return Tile(op.index, op.inputs[:1], op.outputs, *_merge_whole(shape, tables))
+
+
+def _merge_whole(dims: Sequence[int], tables: Sequence[Table]) -> tuple[tuple[int, ...], tuple[Table, ...]]:
     """Neighbouring dimensions that are taken whole become one."""
     sizes: list[int] = []
-    merged: list[tuple[int, ...]] = []
+    merged: list[Table] = []
     for d, table in zip(dims, tables, strict=True):
-        if sizes and table == tuple(range(d)) and merged[-1] == tuple(range(sizes[-1])):
+        if sizes and table is None and merged[-1] is None:
             sizes[-1] *= d
-            merged[-1] = tuple(range(sizes[-1]))
         else:
             sizes.append(d)
             merged.append(table)
@@ -169,10 +183,12 @@ def _resize(raw: RawModel, op: RawOp) -> Op:
     x, y = raw.tensors[op.inputs[0]], raw.tensors[op.outputs[0]]
     if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[0] != 1:
         raise refuse(raw, op, f"shapes {list(x.shape)} -> {list(y.shape)} are not [1, H, W, C]")
+    if max(*x.shape[1:3], *y.shape[1:3]) > MAX_INDEX:
+        raise refuse(raw, op, f"more than {MAX_INDEX} rows or columns")
     corners, half = bool(op.options.AlignCorners()), bool(op.options.HalfPixelCenters())
     rows, columns = (_nearest(x.shape[i], y.shape[i], corners, half) for i in (1, 2))
     dims = (x.shape[1], x.shape[2], x.shape[3])
-    return ResizeNearest(op.index, op.inputs[:1], op.outputs, dims, (rows, columns, tuple(range(dims[2]))))
+    return ResizeNearest(op.index, op.inputs[:1], op.outputs, dims, (rows, columns, None))
 
 
 def _nearest(size: int, out: int, corners: bool, half: bool) -> tuple[int, ...]:

@@ -47,6 +47,7 @@ from lora_mcu.ir.shape import (
     SpaceToDepth,
     StridedSlice,
     Take,
+    Tile,
     Transpose,
     Unpack,
 )
@@ -57,5 +58,5 @@ __all__ = [
     "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad",
     "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
     "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition", "ReduceMax", "ReduceMean", "ReduceSum",
-    "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Transpose", "TransposeConv", "Unpack",
+    "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Tile", "Transpose", "TransposeConv", "Unpack",
 ]  # fmt: skip

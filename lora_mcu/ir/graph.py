@@ -118,9 +118,9 @@ class Graph:
             for i in op.outputs:
                 op.require(self, i not in made and i != self.input and self.tensors[i].data is None,
                            f"tensor {i} is written twice")  # fmt: skip
+                made.add(i)
             op.check(self)
             ready.update(op.outputs)
-            made.update(op.outputs)
         if self.output not in made:
             raise ModelError(f"the output {self.tensors[self.output].name!r} does not depend on the input")
 

@@ -17,6 +17,7 @@ from lora_mcu.ir.ops import Op
 
 MAX_DIMS = 5  # of lmcu_copy_t
 TAKE_DIMS = 4  # of lmcu_take_t
+MAX_INDEX = 65536  # its tables are uint16
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Transpose(Copy):
         x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
         self.require(graph, sorted(self.perm) == list(range(len(self.dims))),
                      f"{list(self.perm)} is no permutation of {len(self.dims)} dimensions")  # fmt: skip
-        self.require(graph, x.elements == y.elements == math.prod(self.dims),
+        self.require(graph, min(self.dims, default=1) >= 1 and x.elements == y.elements == math.prod(self.dims),
                      f"{list(x.shape)} does not become {list(y.shape)}")  # fmt: skip
         self._check_copy(graph)
 
@@ -231,11 +232,16 @@ class SpaceToDepth(Transpose):
 
 @dataclass
 class Take(Op):
-    """y[i] = x[table[0][i0], table[1][i1], ...]: x and y seen with up to 4 dimensions, one table a dimension."""
+    """y[i] = x[table[0][i0], table[1][i1], ...]: x and y seen with up to 4 dimensions, one table a dimension (None: all
+    of it, in order)."""
 
     KIND: ClassVar[str] = "GATHER"
     dims: tuple[int, ...] = ()
-    tables: tuple[tuple[int, ...], ...] = ()
+    tables: tuple[tuple[int, ...] | None, ...] = ()
+
+    def sizes(self) -> list[int]:
+        """The output's dimensions."""
+        return [d if table is None else len(table) for d, table in zip(self.dims, self.tables, strict=True)]
 
     def saved(self, adapted: bool) -> list[int]:
         return []
@@ -246,9 +252,9 @@ class Take(Op):
         self.require(graph, len(self.dims) == len(self.tables) <= TAKE_DIMS,
                      f"it takes from {len(self.dims)} dimensions; at most {TAKE_DIMS}")  # fmt: skip
         for d, table in zip(self.dims, self.tables, strict=True):
-            self.require(graph, len(table) > 0 and min(table) >= 0 and max(table) < d <= 65536,
+            self.require(graph, table is None or (len(table) > 0 and min(table) >= 0 and max(table) < d <= MAX_INDEX),
                          f"its indices leave the input {list(x.shape)}")  # fmt: skip
-        self.require(graph, x.elements == math.prod(self.dims) and y.elements == math.prod(map(len, self.tables)),
+        self.require(graph, x.elements == math.prod(self.dims) and y.elements == math.prod(self.sizes()),
                      f"{list(x.shape)} does not become {list(y.shape)}")  # fmt: skip
         self.require(graph, x.same_quantization(y), "input and output are quantized differently")
 
@@ -256,6 +262,11 @@ class Take(Op):
 @dataclass
 class ResizeNearest(Take):
     KIND: ClassVar[str] = "RESIZE_NEAREST_NEIGHBOR"
+
+
+@dataclass
+class Tile(Take):
+    KIND: ClassVar[str] = "TILE"
 
 
 @dataclass

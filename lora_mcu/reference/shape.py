@@ -65,7 +65,8 @@ def _view(op: Copy | Take) -> Callable[[Array], Array]:
     if isinstance(op, Transpose):
         return lambda x: x.reshape(op.dims).transpose(op.perm)
     if isinstance(op, Take):
-        return lambda x: x.reshape(op.dims)[np.ix_(*map(list, op.tables))]
+        picked = [list(range(d)) if t is None else list(t) for d, t in zip(op.dims, op.tables, strict=True)]
+        return lambda x: x.reshape(op.dims)[np.ix_(*picked)]
     assert isinstance(op, Slice)
     spans = zip(op.start, op.step, op.size, strict=True)
     grid = np.ix_(*[[a + i * b for i in range(n)] for a, b, n in spans])

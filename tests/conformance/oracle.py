@@ -20,7 +20,7 @@ class Oracle:
     ``optimized``: LiteRT's other kernels, for an operator whose reference kernel is wrong.
     """
 
-    def __init__(self, model: bytes | Path, keep_all: bool = False, optimized: bool = False) -> None:
+    def __init__(self, model: bytes | Path, keep_all: bool = False, optimized: bool = False, output: int = 0) -> None:
         content = model.read_bytes() if isinstance(model, Path) else model
         self._interpreter = Interpreter(
             model_content=content,
@@ -29,7 +29,7 @@ class Oracle:
         )
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
+        self._output = self._interpreter.get_output_details()[output]
 
     def infer(self, x: Array) -> Array:
         """Outputs of a batch [N, *sample]."""

@@ -170,6 +170,21 @@ def reverse(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tu
     return y, shape
 
 
+def tile(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    times = [int(v) for v in rng.integers(1, 4, len(shape))]
+    out = tuple(d * t for d, t in zip(shape, times, strict=True))
+    y = b.tensor(out, **q)
+    b.op("TILE", [x, _ints(b, times)], [y], "TileOptions")
+    return y, out
+
+
+def broadcast_to(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    out = tuple(int(rng.integers(1, 4)) if d == 1 else d for d in shape)
+    y = b.tensor(out, **q)
+    b.op("BROADCAST_TO", [x, _ints(b, out)], [y], "BroadcastToOptions")
+    return y, out
+
+
 def mirror_pad(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
     mode = int(rng.integers(2))  # 0 REFLECT, 1 SYMMETRIC
     table = np.array([rng.integers(0, min(3, d + mode), 2) for d in shape])
@@ -274,6 +289,8 @@ PIECES: dict[str, tuple[Piece, tuple[int, ...]]] = {
     "transpose": (transpose, (2, 3, 4, 5)),
     "gather": (gather, (2, 3, 4)),
     "reverse": (reverse, (2, 3, 4)),
+    "tile": (tile, (2, 3, 4)),
+    "broadcast_to": (broadcast_to, (2, 3, 4)),
     "mirror_pad": (mirror_pad, (2, 3, 4)),
     "resize_nearest": (resize_nearest, (4,)),
     "depth_to_space": (depth_to_space, (4,)),

@@ -185,6 +185,21 @@ def test_shape_arithmetic_is_computed_here() -> None:
     assert graph.ops[0].perm == (2, 1, 0) and graph.ops[1].size == (2, 2, 1)
 
 
+def test_folding_is_bounded() -> None:
+    """4 million by 4 million elements, a range without end, a division by zero: they stay, and are refused by name."""
+    for kind, values, options in (
+        ("BROADCAST_TO", ([1], [1 << 22, 1 << 22]), ""),
+        ("RANGE", ([0], [2**31 - 1], [1]), "RangeOptions"),
+        ("FLOOR_DIV", ([1, 2], [0, 1]), "FloorDivOptions"),
+    ):
+        b = Builder()
+        x, y, made = b.tensor((1, 2), scale=0.5), b.tensor((2, 1), scale=0.5), b.tensor((2,), "int32")
+        b.op(kind, [ints(b, *v) for v in values], [made], options)
+        b.op("TRANSPOSE", [x, made], [y], "TransposeOptions")
+        with pytest.raises(ModelError, match=f"operator (0 {kind}|1 TRANSPOSE)"):
+            loads(b.build([x], [y]))
+
+
 def test_an_embedding_of_constants_becomes_a_constant() -> None:
     b = Builder()
     q = {"scale": 0.5, "zero_point": 1}
