@@ -28,7 +28,8 @@
     X(STORAGE, 19, "the flash store failed") \
     X(NOT_FOUND, 20, "no such slot") \
     X(INTERNAL, 21, "an invariant of the firmware was broken") \
-    X(NO_OUTPUT, 22, "no output is there to be read: INFER first")
+    X(NO_OUTPUT, 22, "no output is there to be read: INFER first") \
+    X(NO_SPACE, 23, "the adapter store is full: delete a slot")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,

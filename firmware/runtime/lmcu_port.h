@@ -33,6 +33,22 @@ void lmcu_port_reset(void);
 /* Lowest stack pointer seen, as bytes used of LMCU_STACK_BYTES (painted stack); 0 where unknown. */
 uint32_t lmcu_port_stack_used(void);
 
+/* Flash for the adapter store: two halves of `half_bytes`, programmed in whole units of `unit_bytes` (4, 8, 16 or 32), each
+ * unit once between erases. half_bytes 0: this port has none, and the functions below are never called. */
+typedef struct {
+    uint32_t half_bytes, unit_bytes;
+} lmcu_flash_t;
+lmcu_flash_t lmcu_port_flash(void);
+
+/* Reads from half 0 or 1. False: a unit is torn and reads as an ECC error; it must not fault. */
+bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count);
+
+/* Erased bytes are 0xFF. False: it failed. */
+bool lmcu_port_flash_erase(uint32_t half);
+
+/* Programs one unit and reads it back. False: it failed, or reads otherwise. */
+bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit);
+
 /* The image's entry after start-up code: lmcu_main never returns on a board. */
 int lmcu_main(void);
 

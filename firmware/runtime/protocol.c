@@ -37,6 +37,11 @@ static const lmcu_entry_t entries[] = {
     {LMCU_MSG_ADAPTER_DATA, 0, lmcu_on_adapter_data},
     {LMCU_MSG_ADAPTER_COMMIT, 0, lmcu_on_adapter_commit},
     {LMCU_MSG_ADAPTER_RESET, 0, lmcu_on_adapter_reset},
+    {LMCU_MSG_SLOT_SAVE, 0, lmcu_on_slot_save},
+    {LMCU_MSG_SLOT_LOAD, 0, lmcu_on_slot_load},
+    {LMCU_MSG_SLOT_LIST, 0, lmcu_on_slot_list},
+    {LMCU_MSG_SLOT_DELETE, 0, lmcu_on_slot_delete},
+    {LMCU_MSG_SLOT_DEFAULT, 0, lmcu_on_slot_default},
 };
 
 bool lmcu_run_in_progress(void)

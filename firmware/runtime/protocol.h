@@ -118,5 +118,11 @@ lmcu_status_t lmcu_on_adapter_begin(const uint8_t *in, uint32_t count, lmcu_repl
 lmcu_status_t lmcu_on_adapter_data(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_adapter_commit(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_adapter_reset(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+/* protocol_slot.c */
+lmcu_status_t lmcu_on_slot_save(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_slot_load(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_slot_list(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_slot_delete(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_slot_default(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 
 #endif

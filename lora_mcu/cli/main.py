@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings=_SETTINGS,
 )
 adapter_app = typer.Typer(
-    help="Adapters: on a device (pull, push, reset) and as folders (info, diff, combine, merge).",
+    help="Adapters: on a device (pull, push, reset), in its flash (save, load, ...), as folders (info, diff, ...).",
     no_args_is_help=True,
 )
 
@@ -40,6 +40,8 @@ app.command("doctor", context_settings=_SETTINGS)(device.doctor)
 adapter_app.command("pull", context_settings=_SETTINGS)(adapters.pull)
 adapter_app.command("push", context_settings=_SETTINGS)(adapters.push)
 adapter_app.command("reset", context_settings=_SETTINGS)(adapters.reset)
+for _name in ("save", "load", "list", "delete", "select"):
+    adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapters, "list_" if _name == "list" else _name))
 for _name in ("info", "diff", "combine", "merge"):
     adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapter_files, _name))
 app.add_typer(adapter_app, name="adapter")

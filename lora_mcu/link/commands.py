@@ -22,6 +22,7 @@ _STATS = struct.Struct("<fIIII")
 _SETTINGS = struct.Struct("<fffffIII")
 _STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIII")
 _MAX_INFO = 1 << 20
+_MAX_SLOTS = 1 << 16
 _MAX_COUNT = 1 << 26  # elements or bytes: more than any board's memory
 
 
@@ -227,6 +228,72 @@ def adapter_write(client: Client, info: ModelInfo, factors: bytes) -> None:
 def adapter_reset(client: Client) -> None:
     """Restore the initial A and B = 0."""
     client.request(Message.ADAPTER_RESET)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An adapter in the device's store; it can be loaded where both flags are set."""
+
+    name: str
+    crc32: int  # of its factors
+    right_model: bool
+    right_layout: bool
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The device's adapter store: ``default`` is loaded at boot, ``capacity`` adapters of this model fit in all."""
+
+    default: str | None
+    capacity: int
+    slots: tuple[Slot, ...]
+
+
+def slot_name(name: str) -> bytes:
+    """Return a slot's name as the protocol has it. Raises DataError unless it is 1 to 15 printable ASCII characters."""
+    if not (1 <= len(name) <= 15 and all("!" <= c <= "~" for c in name)):
+        raise DataError(f"slot {name!r}: a name has 1 to 15 printable ASCII characters and no space")
+    return name.encode().ljust(16, b"\0")
+
+
+def slot_save(client: Client, name: str) -> None:
+    """Save the factors in use."""
+    client.request(Message.SLOT_SAVE, slot_name(name))
+
+
+def slot_load(client: Client, name: str) -> None:
+    """Replace the factors in use by a slot's."""
+    client.request(Message.SLOT_LOAD, slot_name(name))
+
+
+def slot_delete(client: Client, name: str) -> None:
+    """Delete a slot."""
+    client.request(Message.SLOT_DELETE, slot_name(name))
+
+
+def slot_default(client: Client, name: str | None) -> None:
+    """Choose the slot that is loaded at boot; None: the initial adapter."""
+    client.request(Message.SLOT_DEFAULT, bytes(16) if name is None else slot_name(name))
+
+
+def slots(client: Client) -> Slots:
+    """List the store."""
+    head, entry = struct.Struct("<16sI"), struct.Struct("<16sIB")
+    found: list[Slot] = []
+    while True:
+        fields = client.request(Message.SLOT_LIST, struct.pack("<I", len(found)))
+        if len(fields) < head.size or (len(fields) - head.size) % entry.size or len(found) > _MAX_SLOTS:
+            raise DeviceError(f"SLOT_LIST's answer has {len(fields)} bytes: rebuild the firmware")
+        default, capacity = head.unpack(fields[: head.size])
+        more = [Slot(_text(name), crc, bool(flags & 1), bool(flags & 2))
+                for name, crc, flags in entry.iter_unpack(fields[head.size :])]  # fmt: skip
+        found += more
+        if not more:
+            return Slots(_text(default) or None, capacity, tuple(found))
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode("ascii", "replace")
 
 
 def _settings(raw: bytes) -> Settings:

@@ -11,9 +11,9 @@ from types import TracebackType
 from lora_mcu.errors import DeviceError
 from lora_mcu.info import ModelInfo
 from lora_mcu.link import commands
-from lora_mcu.link.client import RETRIES, TIMEOUT, Client, DeviceResetError, Hello, NoAnswerError, Request
-from lora_mcu.link.codes import Message
-from lora_mcu.link.commands import Statistics
+from lora_mcu.link.client import RETRIES, TIMEOUT, Client, DeviceResetError, Hello, NoAnswerError, Request, StatusError
+from lora_mcu.link.codes import Message, Status
+from lora_mcu.link.commands import Slots, Statistics
 from lora_mcu.link.transport import SerialTransport, Transport
 from lora_mcu.session.learner import Learner, Pair
 from lora_mcu.session.settings import Settings
@@ -73,10 +73,58 @@ class Device(Learner):
         commands.run_stop(self._client)
 
     def reboot(self) -> None:
-        """Reset the device and open a new session; its adapter is the initial one, the store is empty."""
+        """Reset the device and open a new session: the default slot's adapter or the initial one, an empty store."""
         with contextlib.suppress(NoAnswerError, DeviceResetError):
             commands.reboot(self._client)
         self._client.expect_reset()
+
+    # ---- the adapter store ----
+
+    def save_slot(self, name: str) -> None:
+        """Save the adapter in use under a name in the device's flash, wholly or not at all, through a power cut too."""
+        with self._store():
+            commands.slot_save(self._client, name)
+
+    def load_slot(self, name: str) -> None:
+        """Replace the adapter in use by a saved one; zeroes momentum and step."""
+        with self._store(name):
+            commands.slot_load(self._client, name)
+
+    def delete_slot(self, name: str) -> None:
+        """Delete a saved adapter; a default that is deleted is none."""
+        with self._store(name):
+            commands.slot_delete(self._client, name)
+
+    def select_slot(self, name: str | None) -> None:
+        """Choose the saved adapter that is loaded at boot; None: the initial one."""
+        with self._store(name):
+            commands.slot_default(self._client, name)
+
+    def slots(self) -> Slots:
+        """List the saved adapters. Raises DeviceError, as all of these, where the board has no store."""
+        with self._store():
+            return commands.slots(self._client)
+
+    @contextlib.contextmanager
+    def _store(self, name: str | None = None) -> Iterator[None]:
+        """Refusals of the store as a line that says what to do."""
+        board = self._info.board
+        try:
+            yield
+        except StatusError as error:
+            if error.status == Status.UNSUPPORTED:
+                raise DeviceError(
+                    f"{board} has no flash driver for adapters: keep them here with `lora-mcu adapter pull` and `push`"
+                ) from None
+            if error.status == Status.NO_SPACE:
+                capacity = commands.slots(self._client).capacity
+                raise DeviceError(
+                    f"the adapter store of {board} is full: {capacity} of this model fit; delete a slot"
+                ) from None
+            if error.status == Status.NOT_FOUND:
+                there = ", ".join(slot.name for slot in commands.slots(self._client).slots) or "none"
+                raise DeviceError(f"no slot {name!r} on {board}; there are: {there}") from None
+            raise
 
     # ---- Learner ----
 

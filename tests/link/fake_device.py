@@ -72,7 +72,7 @@ def prepare(model: Model, folder: Path) -> list[str]:
         text = re.sub(r"(#define LMCU_LINK_BYTES) \d+", r"\1 4096", text)
     config.write_text(text)
     (folder / "fake_info.h").write_text(f"#define FAKE_INFO {json.dumps(model.info.to_json())}\n")
-    sources = [str(runtime / f"{name}.c") for name in CORE] + sorted(map(str, runtime.glob("protocol*.c")))
+    sources = [str(runtime / f"{name}.c") for name in (*CORE, "store")] + sorted(map(str, runtime.glob("protocol*.c")))
     loss = {"cross_entropy": 0, "mse": 1}[model.loss]
     return [
         *FLAGS, f"-I{folder}", f"-I{runtime}", f"-DFAKE_INPUT={model.inputs}", f"-DFAKE_OUTPUT={model.outputs}",

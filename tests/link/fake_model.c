@@ -8,6 +8,7 @@
 #include "lmcu_port.h"
 #include "protocol.h"
 #include "random.h"
+#include "store.h"
 
 enum {
     K = FAKE_INPUT,
@@ -130,6 +131,34 @@ uint32_t lmcu_port_stack_used(void)
     return 123;
 }
 
+/* Flash of the size that the test sets; outlives fake_boot. */
+enum { HALF = 4096, UNIT = 8 };
+static uint8_t flash[2][HALF];
+uint32_t fake_half_bytes = HALF;
+
+lmcu_flash_t lmcu_port_flash(void)
+{
+    return (lmcu_flash_t){fake_half_bytes, UNIT};
+}
+
+bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count)
+{
+    memcpy(to, flash[half] + offset, count);
+    return true;
+}
+
+bool lmcu_port_flash_erase(uint32_t half)
+{
+    memset(flash[half], 0xff, HALF);
+    return true;
+}
+
+bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit)
+{
+    memcpy(flash[half] + offset, unit, UNIT);
+    return true;
+}
+
 /* ---- for the tests ---- */
 
 void fake_boot(void)
@@ -149,6 +178,7 @@ void fake_boot(void)
     rx.head = rx.tail = reset_wanted = 0; /* what was sent is on the line already */
     boots++;
     (void)!lmcu_init();
+    lmcu_slot_boot();
     lmcu_link_init();
 }
 

@@ -99,6 +99,15 @@ static uint32_t sensible(uint32_t type, uint8_t *p)
         memset(p, 0, bytes);
         put_u32(p, lmcu_crc32(0, p, bytes) ^ (below(4) == 0));
         return 4;
+    case LMCU_MSG_SLOT_LIST:
+        put_u32(p, below(3));
+        return 4;
+    case LMCU_MSG_SLOT_SAVE:
+    case LMCU_MSG_SLOT_LOAD:
+    case LMCU_MSG_SLOT_DELETE:
+    case LMCU_MSG_SLOT_DEFAULT:
+        p[0] = (uint8_t)('a' + below(3));
+        return 16;
     default:
         return 0;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The firmware as a process of the host: its line is a pseudo-terminal, whose path is the first line on stdout. */
-#define _DEFAULT_SOURCE
-#define _XOPEN_SOURCE 600
+/* The firmware as a process of the host: its line is a pseudo-terminal, whose path is the first line on stdout; its flash
+ * for adapters is the file that LORA_MCU_FLASH names, or memory that outlives a reset and not the process. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,11 +20,16 @@
 #include "lmcu_port.h"
 
 #define PTY_VARIABLE "LMCU_PTY" /* "master slave": descriptors that a reset hands on to the next boot */
+#define FLASH_VARIABLE "LORA_MCU_FLASH"
+#define FLASH_HANDED_ON "LMCU_FLASH_DESCRIPTOR"
+#define FLASH_HALF 0x20000u /* as two large sectors of an STM32F4 */
+#define FLASH_UNIT 4u
 #define IDLE_MS 100
 #define WRITE_MS 1000 /* a reader that takes nothing for so long is a dead line */
 
 typedef struct {
     int master, slave; /* the slave stays open here, so that a reader may come and go without an error */
+    int flash;
     uint32_t rx_head, rx_tail;
     uint32_t boot_id;
     uint64_t start_ns;
@@ -100,6 +107,68 @@ static uint32_t random_id(void)
     return id | 1u;
 }
 
+/* A file that is too short is filled up with erased bytes. */
+static void open_flash(lmcu_port_fields_t *port)
+{
+    const char *path = getenv(FLASH_VARIABLE);
+    const char *inherited = getenv(FLASH_HANDED_ON);
+    struct stat status;
+    uint8_t blank[1024];
+    if (inherited != NULL && sscanf(inherited, "%d", &port->flash) == 1) {
+        return;
+    }
+    port->flash = path == NULL ? memfd_create("flash", 0) : open(path, O_RDWR | O_CREAT, 0644);
+    if (port->flash < 0 || fstat(port->flash, &status) != 0) {
+        fail(path == NULL ? "flash" : path);
+    }
+    memset(blank, 0xff, sizeof blank);
+    for (off_t at = status.st_size; at < 2 * (off_t)FLASH_HALF; at += (off_t)sizeof blank) {
+        const size_t left = (size_t)(2 * (off_t)FLASH_HALF - at);
+        if (pwrite(port->flash, blank, left < sizeof blank ? left : sizeof blank, at) < 0) {
+            fail("filling the flash");
+        }
+    }
+}
+
+lmcu_flash_t lmcu_port_flash(void)
+{
+    return (lmcu_flash_t){FLASH_HALF, FLASH_UNIT};
+}
+
+bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count)
+{
+    const off_t at = (off_t)half * FLASH_HALF + offset;
+    return pread(lmcu_port_state.fields.flash, to, count, at) == (ssize_t)count;
+}
+
+bool lmcu_port_flash_erase(uint32_t half)
+{
+    uint8_t blank[1024];
+    memset(blank, 0xff, sizeof blank);
+    for (uint32_t at = 0; at < FLASH_HALF; at += sizeof blank) {
+        const off_t place = (off_t)half * FLASH_HALF + at;
+        if (pwrite(lmcu_port_state.fields.flash, blank, sizeof blank, place) != (ssize_t)sizeof blank) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As flash does it: bits can only be cleared. */
+bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit)
+{
+    uint8_t cells[FLASH_UNIT];
+    const off_t at = (off_t)half * FLASH_HALF + offset;
+    if (!lmcu_port_flash_read(half, offset, cells, FLASH_UNIT)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < FLASH_UNIT; i++) {
+        cells[i] &= unit[i];
+    }
+    return pwrite(lmcu_port_state.fields.flash, cells, FLASH_UNIT, at) == (ssize_t)FLASH_UNIT &&
+           memcmp(cells, unit, FLASH_UNIT) == 0;
+}
+
 void lmcu_port_init(void)
 {
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
@@ -108,6 +177,7 @@ void lmcu_port_init(void)
     if (inherited == NULL || sscanf(inherited, "%d %d", &port->master, &port->slave) != 2) {
         open_line(port);
     }
+    open_flash(port);
     port->boot_id = random_id();
     port->start_ns = now_ns();
 }
@@ -186,6 +256,8 @@ void lmcu_port_reset(void)
     char descriptors[32];
     snprintf(descriptors, sizeof descriptors, "%d %d", lmcu_port_state.fields.master, lmcu_port_state.fields.slave);
     setenv(PTY_VARIABLE, descriptors, 1);
+    snprintf(descriptors, sizeof descriptors, "%d", lmcu_port_state.fields.flash);
+    setenv(FLASH_HANDED_ON, descriptors, 1);
     execl("/proc/self/exe", "firmware", (char *)NULL);
     fail("restart");
 }

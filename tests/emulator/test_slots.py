@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters in a device's flash, as a user types it: they outlive the process of the native board; QEMU has no flash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from projects import Compiled
+
+import lora_mcu
+from lora_mcu.adapters import Adapter
+from lora_mcu.info import ModelInfo
+
+LORA_MCU = Path(sys.executable).parent / "lora-mcu"
+
+
+def command(*arguments: object, code: int = 0) -> str:
+    """What `lora-mcu adapter ...` prints on standard output (on standard error where it must fail)."""
+    done = subprocess.run([LORA_MCU, "adapter", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@contextmanager
+def running(project: Path, flash: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The image itself, so that it can be killed."""
+    image = project / ".pio" / "build" / "native" / "firmware.elf"
+    environment = {**os.environ, "LORA_MCU_FLASH": str(flash)}
+    process = subprocess.Popen([image], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def adapter(info: ModelInfo, seed: int) -> Adapter:
+    values = np.random.default_rng(seed).uniform(-0.05, 0.05, info.parameters)
+    return Adapter.from_factors(info, values.astype("<f2").tobytes())
+
+
+def test_slots_outlive_the_process(har_native: Compiled, tmp_path: Path) -> None:
+    info, flash = har_native.program.info, tmp_path / "flash"
+    for seed, name in enumerate(("alice", "bob"), 1):
+        adapter(info, seed).save(tmp_path / name)
+    with running(har_native.folder, flash) as (port, _):
+        assert command("list", "--port", port) == "0 of 31 that fit, default none\n"
+        for name in ("alice", "bob"):
+            command("push", tmp_path / name, "--port", port)
+            assert command("save", name, "--port", port) == f"{name}: saved on har (native)\n"
+        command("select", "alice", "--port", port)
+        listed = command("list", "--port", port)
+        assert "default" in listed.splitlines()[1] and "in use" in listed.splitlines()[2] and "2 of 31" in listed
+        assert "there are: alice, bob" in command("load", "carol", "--port", port, code=1)
+    assert flash.stat().st_size == 2 * 128 * 1024
+    with running(har_native.folder, flash) as (port, _):
+        command("pull", "--port", port, "-o", tmp_path / "booted")
+        assert Adapter.load(tmp_path / "booted") == adapter(info, 1)
+        command("load", "bob", "--port", port)
+        command("pull", "--port", port, "-o", tmp_path / "loaded")
+        assert Adapter.load(tmp_path / "loaded") == adapter(info, 2)
+        command("delete", "bob", "--port", port)
+        command("select", "--none", "--port", port)
+        assert command("list", "--port", port).endswith("1 of 31 that fit, default none\n")
+
+
+def test_a_killed_process_leaves_the_old_or_the_new(har_native: Compiled, tmp_path: Path) -> None:
+    """SIGKILL in the middle of saves: what boots afterwards is one of the two adapters, whole."""
+    info, flash = har_native.program.info, tmp_path / "flash"
+    known = [adapter(info, seed) for seed in range(2)]
+    with running(har_native.folder, flash) as (port, _), lora_mcu.Device(port) as device:
+        device.load(known[0])
+        device.save_slot("user")
+        device.select_slot("user")
+    for attempt in range(12):
+        with (
+            running(har_native.folder, flash) as (port, process),
+            lora_mcu.Device(port, timeout=0.2, retries=1) as device,
+        ):
+            assert device.adapter() in known
+            device.load(known[attempt % 2])
+            child = os.fork()
+            if child == 0:
+                time.sleep(0.0005 * attempt)
+                os.kill(process.pid, signal.SIGKILL)
+                os._exit(0)
+            with pytest.raises(lora_mcu.DeviceError):
+                for _ in range(2000):
+                    device.save_slot("user")
+            os.waitpid(child, 0)
+    with running(har_native.folder, flash) as (port, _), lora_mcu.Device(port) as device:
+        assert device.adapter() in known and len(device.slots().slots) == 1
+
+
+def test_slots_outlive_a_reset_without_a_file(har_native: Compiled) -> None:
+    with lora_mcu.emulate(har_native.folder) as url, lora_mcu.Device(url) as device:
+        made = adapter(har_native.program.info, 5)
+        device.load(made)
+        device.save_slot("user")
+        device.select_slot("user")
+        device.reboot()
+        assert device.adapter() == made
+
+
+def test_the_stm32_in_qemu_says_that_it_has_no_store(har: Compiled) -> None:
+    with lora_mcu.emulate(har.folder) as url:
+        for arguments in (("save", "alice"), ("load", "alice"), ("list",), ("delete", "alice"), ("select", "--none")):
+            said = command(*arguments, "--port", url, code=1)
+            assert said == (
+                "error: netduinoplus2 has no flash driver for adapters: keep them here with `lora-mcu adapter pull` and"
+                " `push`\n"
+            )
