@@ -303,9 +303,9 @@ def dense_of_activations(rng: Rng) -> bytes:
     if rng.integers(2):
         spread = 40.0 * y_scale / (first_scale * second_scale)
         bias = b.tensor((n,), "int32", first_scale * second_scale, data=np.rint(rng.normal(0, spread, n)))
-    y = b.tensor((1, m, n), "int8", y_scale, _zero(rng))
+    y = b.tensor((1, m, n), "int8", y_scale, int(rng.integers(-60, 61)))
     b.op("FULLY_CONNECTED", [first, second, bias], [y], "FullyConnectedOptions", keepNumDims=True,
-         fusedActivationFunction=_activation(rng))  # fmt: skip
+         fusedActivationFunction=_activation(rng) if rng.integers(2) else 0)  # fmt: skip
     return b.build([x], [_flat(b, y, m * n)])
 
 
