@@ -113,6 +113,13 @@ def test_inspect_names_layers_and_counts(run: Run) -> None:
     assert run("inspect", MODEL, "--ir").out.startswith("graph har ")
 
 
+def test_the_output_to_train_is_named(run: Run) -> None:
+    graph = tflite.Model.GetRootAs(MODEL.read_bytes(), 0).Subgraphs(0)
+    name = graph.Tensors(graph.Outputs(0)).Name().decode()
+    assert run("inspect", MODEL, "--model-output", name).code == 0
+    assert_refused(run("inspect", MODEL, "--model-output", "logits"), "no output 'logits'; its outputs are", repr(name))
+
+
 def test_compile_writes_a_project_and_replaces_it_only_with_force(run: Run, tmp_path: Path) -> None:
     command = ("compile", MODEL, "--board", "netduinoplus2", "--adapt", "last:1", "-o", "mine")
     outcome = run(*command)
