@@ -27,6 +27,10 @@ import lora_mcu
 from lora_mcu import boards
 from lora_mcu.emulators import create
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import cases
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = HERE / "results.json"
@@ -37,20 +41,41 @@ CASES = {
     "MLPerf Tiny KWS": MODELS / "mlperf_kws_ref_model.tflite",
     "MLPerf Tiny AD": MODELS / "mlperf_ad01_int8.tflite",
 }
-TIMEOUT_S = 90
+MLP = "MLP 128-48-32-10"
+TIMEOUT_S = 200
 TOLERANCE = 0.02
 
 
-def build(model: Path, folder: Path) -> tuple[lora_mcu.Program, Any]:
-    """Write and build the project with the benchmark's main in place of the firmware's."""
-    program = lora_mcu.compile(model, board=BOARD, adapt="auto", rank=4)
-    program.write(folder)
-    project_result = lora_mcu.build(folder)  # the real firmware, for its sizes
+def build(program: lora_mcu.Program, folder: Path) -> Any:
+    """Build the written project with the benchmark's main in place of the firmware's."""
     hook = b"#include <stdint.h>\nvoid lmcu_bench_step(uint32_t step);\n#define LMCU_STEP(step) lmcu_bench_step(step)\n"
     source = folder / "src" / "model.c"
     source.write_bytes(hook + source.read_bytes())
     (folder / "src" / "runtime" / "main.c").write_bytes((HERE / "main.c").read_bytes())
-    return program, (project_result, lora_mcu.build(folder))
+    return lora_mcu.build(folder)
+
+
+def run(program: lora_mcu.Program, folder: Path) -> tuple[list[tuple[str, int, int]], float]:
+    """The measurement's lines, and how many instructions a tick is."""
+    bench = build(program, folder)
+    emulator = create(boards.load(BOARD), icount=True)
+    try:
+        return listen(emulator.start(bench.elf)), emulator.instructions_per_tick or 1.0
+    finally:
+        emulator.stop()
+
+
+def measure_kernel(kernel: cases.Kernel) -> dict[str, Any]:
+    """Instructions of one operator, without an adapter."""
+    with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
+        model = Path(temporary) / "kernel.tflite"
+        model.write_bytes(kernel.make())
+        program = lora_mcu.compile(model, board=BOARD, adapt="none", loss="mse")
+        folder = Path(temporary) / "project"
+        program.write(folder)
+        rows, per_tick = run(program, folder)
+    ticks = next(value for kind, index, value in rows if (kind, index) == ("step", 0))
+    return {"name": kernel.name, "macs": kernel.macs, "instructions": round(ticks * per_tick)}
 
 
 def listen(url: str) -> list[tuple[str, int, int]]:
@@ -75,14 +100,12 @@ def listen(url: str) -> list[tuple[str, int, int]]:
 def measure(name: str, model: Path) -> dict[str, Any]:
     """One model: sizes of the real firmware, instructions per step of the plan and in total."""
     with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
-        program, (result, bench) = build(model, Path(temporary) / "project")
-        emulator = create(boards.load(BOARD), icount=True)
-        try:
-            rows = listen(emulator.start(bench.elf))
-        finally:
-            emulator.stop()
+        folder = Path(temporary) / "project"
+        program = lora_mcu.compile(model, board=BOARD, adapt="auto", rank=4)
+        program.write(folder)
+        result = lora_mcu.build(folder)  # the real firmware, for its sizes
+        rows, per_tick = run(program, folder)
         report = program.report()
-        per_tick = emulator.instructions_per_tick or 1.0
     ticks = {(kind, index): value for kind, index, value in rows}  # of equal keys the last: B is not zero there
     statuses = [value for kind, _, value in rows if kind in ("boot", "status")]
     if any(statuses) or not ticks["train", 1] or not ticks["train", 8]:
@@ -108,7 +131,22 @@ def measure(name: str, model: Path) -> dict[str, Any]:
     }
 
 
+def show_kernels(kernels: list[dict[str, Any]], console: Console) -> None:
+    """Ours beside CMSIS-NN's."""
+    anchors = json.loads((HERE / "anchors.json").read_text())["inference_per_mac"]
+    others = {a["kernel"]: a["instructions"] / a["macs"] for a in anchors}
+    table = Table(title="Kernels, no adapter: instructions a multiply-accumulate")
+    for column in ("kernel", "instructions", "per MAC", "CMSIS-NN, per MAC"):
+        table.add_column(column, justify="left" if column == "kernel" else "right")
+    for r in kernels:
+        per_mac = f"{r['instructions'] / r['macs']:.2f}"
+        table.add_row(r["name"], f"{r['instructions']:,}", per_mac, f"{others[r['name']]:.2f}")
+    console.print(table)
+
+
 def show(results: dict[str, Any], console: Console) -> None:
+    if results["kernels"]:
+        show_kernels(results["kernels"], console)
     clock = results["clock_hz"]
     table = Table(title=f"{BOARD}, executed instructions ({results['compiler']})")
     columns = ("model", "flash", "training SRAM", "inference", "step, batch 1", "a sample at batch 8", "ratio", "stack")
@@ -134,13 +172,9 @@ def show(results: dict[str, Any], console: Console) -> None:
             layers.add_row(x["step"], f"{x['instructions']:,}", f"{x['macs']:,}" if x["macs"] else "", per)
         console.print(layers)
     anchors = json.loads((HERE / "anchors.json").read_text())
-    table = Table(title="Others' figures, to be read beside ours")
-    for column in ("what", "instructions", "per MAC or ratio", "source"):
+    table = Table(title="Others' training, to be read beside ours")
+    for column in ("what", "instructions", "ratio", "source"):
         table.add_column(column)
-    for a in anchors["inference_per_mac"]:
-        table.add_row(
-            a["kernel"], f"{a['instructions']:,}", f"{a['instructions'] / a['macs']:.2f} per MAC", a["source"]
-        )
     for a in anchors["training"]:
         step = f"{a['step_instructions']:,}" if "step_instructions" in a else ""
         table.add_row(a["what"], step, f"{a['ratio']}x an inference", a["source"])
@@ -149,9 +183,9 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def check(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     """Figures of ``new`` that differ from the committed ones by more than the tolerance."""
-    known = {r["name"]: r for r in old["models"]}
+    known = {r["name"]: r for r in old["models"] + old["kernels"]}
     wrong = []
-    for r in new["models"]:
+    for r in new["models"] + new["kernels"]:
         for key, value in r.items():
             before = known.get(r["name"], {}).get(key)
             if isinstance(value, int) and isinstance(before, int) and abs(value - before) > TOLERANCE * max(before, 1):
@@ -159,17 +193,31 @@ def check(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def slower(kernels: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[str]:
+    """Kernels that take more instructions than the committed figures allow, or that have none."""
+    committed = {r["name"]: r["instructions"] for r in known}
+    return [
+        f"{r['name']}: {r['instructions']:,} instructions, results.json says {committed.get(r['name'])}"
+        for r in kernels
+        if r["instructions"] > (1 + TOLERANCE) * committed.get(r["name"], 0)
+    ]
+
+
+def compiler() -> str:
+    """Name and version, as results.json states them."""
+    command = ["arm-none-eabi-gcc", "-dumpfullversion"]
+    return f"arm-none-eabi-gcc {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with results.json instead of writing it")
-    parser.add_argument("--only", help="measure one model of: " + ", ".join(CASES))
+    parser.add_argument("--only", help="measure one of: " + ", ".join([*CASES, MLP, *(k.name for k in cases.KERNELS)]))
     arguments = parser.parse_args()
-    compiler = subprocess.run(
-        ["arm-none-eabi-gcc", "-dumpfullversion"], capture_output=True, text=True, check=True
-    ).stdout
     results: dict[str, Any] = {"board": BOARD, "clock_hz": boards.load(BOARD).clock_hz,
-                               "compiler": f"arm-none-eabi-gcc {compiler.strip()}", "models": []}  # fmt: skip
+                               "compiler": compiler(), "models": []}  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 140)
+    results["kernels"] = [measure_kernel(k) for k in cases.KERNELS if arguments.only in (None, k.name)]
     for name, model in CASES.items():
         if arguments.only not in (None, name):
             continue
@@ -177,12 +225,17 @@ def main() -> int:
             results["models"].append(measure(name, model))
         else:
             console.print(f"not measured: {name} (no {model.name} under LORA_MCU_MODELS)")
+    if arguments.only in (None, MLP):
+        with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
+            model = Path(temporary) / "mlp.tflite"
+            model.write_bytes(cases.dense_model(cases.MLP))
+            results["models"].append(measure(MLP, model))
     show(results, console)
     if arguments.check:
         wrong = check(results, json.loads(RESULTS.read_text()))
         console.print("\n".join(wrong) or "all figures agree with results.json")
         return 1 if wrong else 0
-    if arguments.only is None and len(results["models"]) == len(CASES):
+    if arguments.only is None and len(results["models"]) == len(CASES) + 1:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
