@@ -67,6 +67,7 @@ class Merged:
     content: bytes = field(repr=False)
     adapter: Adapter = field(repr=False)
     info: ModelInfo = field(repr=False)  # of the base, compiled for the adapter
+    output: str | None
     layers: tuple[MergedLayer, ...]
 
     @property
@@ -96,13 +97,15 @@ class Merged:
         return _compare(self, x, y)
 
 
-def merge(model: str | Path, adapter: Adapter, *, per_channel: bool = False, loss: str = "auto") -> Merged:
+def merge(
+    model: str | Path, adapter: Adapter, *, per_channel: bool = False, loss: str = "auto", output: str | None = None
+) -> Merged:
     """Merge an adapter into the .tflite file that it was trained on: W' = W + gamma B A, quantized afresh.
 
     Each changed channel gets the scale max|W'| / 127 (a dense layer with one scale keeps one, unless ``per_channel``)
     and its bias is requantized to s_x * s_w'. Channels that the adapter does not change keep their numbers, so that an
-    adapter with B = 0 merges into a model with the base's outputs. Scales of activations stay as they are. ``loss`` is
-    what the adapter was compiled with. Equal arguments give equal bytes.
+    adapter with B = 0 merges into a model with the base's outputs. Scales of activations stay as they are. ``loss`` and
+    ``output`` are what the adapter was compiled with. Equal arguments give equal bytes.
 
     Needs the `oracle` extra, whose package writes the file. Raises AdapterError when the adapter was not made for this
     model, ModelError, ToolError.
@@ -110,8 +113,8 @@ def merge(model: str | Path, adapter: Adapter, *, per_channel: bool = False, los
     from lora_mcu import importer
     from lora_mcu.passes import normalize
 
-    graph = normalize.normalize(importer.load(model))
-    info = _fits(model, graph, adapter, loss)
+    graph = normalize.normalize(importer.load(model, output))
+    info = _fits(model, graph, adapter, {"loss": loss, "output": output})
     content = Path(model).read_bytes()
     edits: dict[tuple[int, int], rewrite.Constant] = {}
     layers = []
@@ -122,11 +125,11 @@ def merge(model: str | Path, adapter: Adapter, *, per_channel: bool = False, los
             layers.append(layer)
             edits |= changed
     merged = rewrite.replace_constants(content, edits)
-    importer.loads(merged, Path(model).stem)  # what was written can be read
-    return Merged(content, merged, adapter, info, tuple(layers))
+    importer.loads(merged, Path(model).stem, output)  # what was written can be read
+    return Merged(content, merged, adapter, info, output, tuple(layers))
 
 
-def _fits(model: str | Path, graph: Graph, adapter: Adapter, loss: str) -> ModelInfo:
+def _fits(model: str | Path, graph: Graph, adapter: Adapter, options: dict[str, Any]) -> ModelInfo:
     """What compiling the base for this adapter gives. Raises AdapterError naming what differs."""
     from lora_mcu.program import compile
 
@@ -141,7 +144,7 @@ def _fits(model: str | Path, graph: Graph, adapter: Adapter, loss: str) -> Model
             raise AdapterError(
                 f"{name} has no layer {layer}, the adapter has: `lora-mcu inspect {name}` lists its layers"
             )
-    info = compile(model, board="native", loss=loss, **_layout(adapter)).info
+    info = compile(model, board="native", **options, **_layout(adapter)).info
     adapter.to_factors(info)
     return info
 
@@ -199,7 +202,7 @@ def _compare(made: Merged, x: ArrayLike | None, y: ArrayLike | None) -> MergeChe
     info = made.info
     if y is not None and x is None:
         raise DataError("labels were given without samples: give both, or x alone")
-    graph = normalize.normalize(importer.loads(made.base))
+    graph = normalize.normalize(importer.loads(made.base, output=made.output))
     samples = _random_inputs(graph, info) if x is None else np.asarray(x)
     if not encode_samples(info, samples):
         raise DataError("the samples are none: give at least one")

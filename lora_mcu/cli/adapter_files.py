@@ -139,6 +139,10 @@ def merge(
         Path | None, typer.Option("--check", help="Labelled .npz to measure on.", show_default=False)
     ] = None,
     loss: Annotated[str, typer.Option(help="As for compile: auto, cross_entropy or mse.")] = "auto",
+    model_output: Annotated[
+        str | None,
+        typer.Option("--model-output", help="As for compile: the trained one of several.", show_default=False),
+    ] = None,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
@@ -150,7 +154,7 @@ def merge(
     data = load_npz(check) if check else None
     loaded = lora_mcu.Adapter.load(adapter)
     with working("merge and measure"):
-        made = lora_mcu.merge(model, loaded, per_channel=per_channel, loss=loss)
+        made = lora_mcu.merge(model, loaded, per_channel=per_channel, loss=loss, output=model_output)
         seen = made.compare(data.x, data.labels) if data else made.compare()
     made.save(output, force=force)
     if json_:

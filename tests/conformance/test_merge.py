@@ -189,6 +189,29 @@ def test_what_others_share_stays(tmp_path: Path) -> None:
     assert differing(twin.infer(x), Oracle(merged.content).infer(x)) == 0
 
 
+def test_a_model_with_several_outputs(tmp_path: Path) -> None:
+    """One is trained and named; the other stays in the merged file."""
+    rng, made = np.random.default_rng(5), Builder()
+    x = made.tensor((1, 8), scale=0.05)
+    ys = [made.tensor((1, 4), scale=0.05) for _ in range(2)]
+    for y in ys:
+        w = made.tensor((4, 8), scale=0.02, data=rng.integers(-127, 128, (4, 8)))
+        made.op("FULLY_CONNECTED", [x, w], [y], "FullyConnectedOptions")
+    model = tmp_path / "two.tflite"
+    model.write_bytes(made.build([x], ys))
+    info = lora_mcu.compile(model, board="native", adapt="all", rank=2, output="t2").info
+    adapter = random_adapter(info, 0.5)
+    with pytest.raises(lora_mcu.ModelError, match="2 outputs"):
+        lora_mcu.merge(model, adapter)
+    merged = lora_mcu.merge(model, adapter, output="t2")
+    check = merged.compare()
+    assert 0 < check.max_logit_change <= 4 * check.logit_step
+    for name, same in (("t1", True), ("t2", False)):
+        before, after = (importer.loads(c, output=name) for c in (merged.base, merged.content))
+        weights = [g.tensors[g.adaptable()[0].inputs[1]].data for g in (before, after)]
+        assert np.array_equal(*weights) == same
+
+
 def test_equal_arguments_give_equal_bytes_and_the_base_is_not_touched(har_model: Path, trained: Adapter) -> None:
     content = har_model.read_bytes()
     one, two = (lora_mcu.merge(har_model, trained) for _ in range(2))
