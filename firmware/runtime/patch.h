@@ -9,8 +9,9 @@
 
 #include <stdint.h>
 
-/* LMCU_PORTABLE: the portable bodies, which are the definition, on a core that has the instructions (tests) */
-#if defined(__ARM_FEATURE_SIMD32) && !defined(LMCU_PORTABLE)
+/* LMCU_PORTABLE: the portable bodies, which are the definition, on a core that has the instructions (tests). With MVE, GCC
+ * keeps LR for its own loops, and the inner loops here need every register. */
+#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_FEATURE_MVE) && !defined(LMCU_PORTABLE)
 #define LMCU_DSP 1
 #else
 #define LMCU_DSP 0
