@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import re
@@ -116,36 +117,45 @@ def compile(
     target = boards.load(board)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
-    tried: Program | None = None
-    rejected = 0  # bytes of the smallest choice that did not fit
-    for names in adapters.choices(graph, list(split.forward), adapt):
-        adaptation = adapters.layout(graph, names, rank, 2.0 * rank if alpha is None else alpha, rslora)
+    choices = adapters.choices(graph, list(split.forward), adapt)
+    scale = 2.0 * rank if alpha is None else alpha
+
+    @cache
+    def attempt(index: int) -> Program | None:
+        """The program with that choice; None where a gradient would have to pass what has none."""
+        adaptation = adapters.layout(graph, choices[index], rank, scale, rslora)
         try:
             backward = gradient.differentiate(graph, split, adaptation)
         except ModelError:
             if adapt == "auto":
-                continue
+                return None
             raise
-        tried = _program(graph, target, split, adaptation, backward, numerics, seed)
-        if tried.report().sram_bytes <= target.sram_bytes:
-            break
-        rejected = tried.report().sram_bytes
-    if tried is None:
+        return _program(graph, target, split, adaptation, backward, numerics, seed)
+
+    def fits(index: int) -> bool:
+        program = attempt(index)
+        return program is not None and program.report().sram_bytes <= target.sram_bytes
+
+    # each choice needs less memory than the one before, so the first that fits is found by halving
+    index = bisect.bisect_left(range(len(choices) - 1), True, key=fits)
+    program = attempt(index)
+    if program is None:
         raise ModelError("no adaptable layer has a gradient path to the output; use adapt='none' for inference only")
-    _check_fits(tried, adapt)
-    return replace(tried, note=_choice(tried, rejected)) if adapt == "auto" else tried
+    _check_fits(program, adapt)
+    before = attempt(index - 1) if index else None
+    return replace(program, note=_choice(program, before)) if adapt == "auto" else program
 
 
-def _choice(program: Program, rejected: int) -> str:
-    """Why ``auto`` chose what it chose, and what one layer more would cost."""
+def _choice(program: Program, before: Program | None) -> str:
+    """Why ``auto`` chose what it chose, and what one layer more would cost (``before``; None where there is none)."""
     count, total = len(program.adaptation.layers), len(program.graph.adaptable())
-    if not rejected:
+    if before is None:
         return (
             f"auto: all {count} layers that a gradient reaches fit"
             if count < total
             else f"auto: all {count} layers fit"
         )
-    limit = program.board.sram_bytes
+    limit, rejected = program.board.sram_bytes, before.report().sram_bytes
     return (
         f"auto: last:{count} of {total} layers; last:{count + 1} needs {rejected} bytes of SRAM, "
         f"{rejected - limit} more than the {limit} of {program.board.identity}"
