@@ -15,10 +15,11 @@ from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.tail import Split
 
 # instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
-_INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 4.5, 9.0, 6.5, 7.0
+_INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 1.4, 3.6, 5.0, 7.0
 _PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
 _PER_ELEMENT = 12.0  # everything that is not a product, an output element
-_UPDATE = 45.0  # a parameter and step: checks, momentum, stochastic rounding
+_PER_ADAPTED = 65.0  # an adapted output element: its share of the accumulator, rounded
+_UPDATE = 55.0  # a parameter and step: checks, momentum, stochastic rounding
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         expand = positions * adaptation.rank * layer.m if layer else 0
         elements = 0 if isinstance(op, Reshape) else y.elements
         forward = macs * per + (project + expand) * _FACTOR + elements * _PER_ELEMENT
+        forward += elements * _PER_ADAPTED if layer else 0
         is_back = id(op) in into
         down = macs if is_back and into[id(op)] and isinstance(op, _PRODUCTS) else 0
         if is_back and isinstance(op, Matmul):
