@@ -14,7 +14,6 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from conformance import elementwise_cases as cases
 from conformance.elementwise_cases import BODIES, UNARY, Edge, f32, zero
 from conformance.oracle import Array, Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import random_samples, structured_samples
 from conformance.tflite_builder import Builder
 from conformance.training_data import labelled, random_adapter
@@ -165,7 +164,7 @@ def test_operator_equals_oracle(kind: str, seeds: range, tmp_path: Path) -> None
         program = lora_mcu.compile(path, board="native", adapt="none", loss="mse")
         edge = program.info.input
         x = np.concatenate([structured_samples(edge), random_samples(edge, 20, seed)])
-        got, want = quick_twin(program).infer(x), Oracle(content).infer(x)
+        got, want = program.twin().infer(x), Oracle(content).infer(x)
         assert differing(got, want.reshape(got.shape)) == 0, f"{kind} seed {seed}\n{program.graph.dump()}"
         lively += len(np.unique(got)) >= 8
     assert lively >= len(seeds) // 5
@@ -180,7 +179,7 @@ def test_gradient_equals_reference(kind: str, seeds: range, tmp_path: Path) -> N
         content = cases.behind_dense(kind, seed)
         path.write_bytes(content)
         program = lora_mcu.compile(path, board="native", adapt="all", loss="mse")
-        twin, reference = quick_twin(program), Reference(program)
+        twin, reference = program.twin(), Reference(program)
         x, targets = labelled(program.info, 4, seed)
         got = twin.infer(x)
         assert differing(got, Oracle(content).infer(x).reshape(got.shape)) == 0, f"{kind} seed {seed}"
@@ -266,7 +265,7 @@ def test_a_model_that_ends_in_logistic_trains_on_its_probabilities(outputs: int,
     path.write_bytes(_classifier(outputs))
     program = lora_mcu.compile(path, board="native", adapt="all")
     assert program.info.loss == "mse"
-    twin = quick_twin(program)
+    twin = program.twin()
     x = random_samples(program.info.input, 40, 1)
     targets = np.repeat((x[:, :1] > 0).astype(np.float32), outputs, axis=1).reshape(40, *program.info.output.shape)
     before = twin.evaluate(x, targets).loss
@@ -429,7 +428,7 @@ def test_keras_activations_equal_oracle_and_reference(tmp_path: Path) -> None:
     path.write_bytes(content)
     program = lora_mcu.compile(path, board="native", adapt="all")
     assert program.info.loss == "mse"
-    twin, reference = quick_twin(program), Reference(program)
+    twin, reference = program.twin(), Reference(program)
     x = np.concatenate([structured_samples(program.info.input), random_samples(program.info.input, 100, 2)])
     got = twin.infer(x)
     assert differing(got, Oracle(content).infer(x).reshape(got.shape)) == 0

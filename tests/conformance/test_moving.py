@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conformance.oracle import Array, Oracle, differing
-from conformance.quick_twin import quick_twin
 from conformance.samples import random_samples, structured_samples
 from conformance.shape_cases import PIECES, PIECES_APART, SUM, _sizes, summing
 from conformance.straight_through import StraightThrough
@@ -67,7 +66,7 @@ def test_gradients_through(kind: str, tmp_path: Path) -> None:
         path = tmp_path / f"{kind}{seed}.tflite"
         path.write_bytes(_model(kind, seed))
         program = lora_mcu.compile(path, board="native", adapt="all", loss="cross_entropy")
-        twin, reference, graph = quick_twin(program), Reference(program), StraightThrough(program)
+        twin, reference, graph = program.twin(), Reference(program), StraightThrough(program)
         factors = random_adapter(program.info, seed)
         for learner in (twin, reference):
             learner.load(factors)
@@ -90,7 +89,7 @@ def test_sum_equals_the_oracles_other_kernel(tmp_path: Path) -> None:
         program = lora_mcu.compile(path, board="native", adapt="none", loss="mse")
         edge = program.info.input
         x = np.concatenate([structured_samples(edge), random_samples(edge, 30, seed)])
-        got = quick_twin(program).infer(x)
+        got = program.twin().infer(x)
         assert differing(got, Oracle(content, optimized=True).infer(x).reshape(got.shape)) == 0, seed
         lively += len(np.unique(got)) >= 16
     assert lively >= 10
@@ -106,7 +105,7 @@ def test_a_final_log_softmax_is_left_out_for_training(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(content)
     program = lora_mcu.compile(tmp_path / "m.tflite", board="native", adapt="all")
     assert program.info.loss == "cross_entropy" and [op.KIND for op in program.split.tail] == ["LOG_SOFTMAX"]
-    twin, samples = quick_twin(program), random_samples(program.info.input, 40, 1)
+    twin, samples = program.twin(), random_samples(program.info.input, 40, 1)
     assert differing(twin.infer(samples), Oracle(content).infer(samples)) == 0
     assert any(g.any() for g in twin.gradients(samples[-1], np.int64(2)).values())
 
