@@ -17,7 +17,7 @@ from lora_mcu.importer import load
 from lora_mcu.ir import LogSoftmax, Softmax
 from lora_mcu.program import Program
 
-QUICK, ALL = 10, 60  # cases an operator
+QUICK, ALL = 10, 30  # cases an operator
 
 
 def _compile(path: Path) -> Program:
