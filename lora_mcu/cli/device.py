@@ -31,7 +31,7 @@ def emulate(project: options.Project, emulator: options.Emulator = "auto") -> No
     """Start a built project in an emulator; prints the port's URL and stays until Ctrl-C."""
     import lora_mcu
 
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with lora_mcu.emulate(project, emulator=emulator) as url:
             print(url, flush=True)
@@ -39,6 +39,8 @@ def emulate(project: options.Project, emulator: options.Emulator = "auto") -> No
                 time.sleep(3600)
     except KeyboardInterrupt:
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
