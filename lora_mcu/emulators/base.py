@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every emulator is, and the process that most of them are."""
+"""What every emulator is, the process that each of them runs, and the serial line that most of them are handed."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -18,6 +21,7 @@ from lora_mcu.errors import ToolError
 
 _PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 5
+_SETTLE_SECONDS = 0.1
 
 
 class Emulator(Protocol):
@@ -82,10 +86,17 @@ class Process:
             self._log.close()
             raise ToolError(f"{self._name} does not start: {error.strerror}") from None
 
-    @property
-    def stdout(self) -> IO[bytes]:
+    def first_line(self, seconds: float) -> str:
+        """The first line of standard output, for which it waits that long; raises ToolError when there is none."""
         assert self._child.stdout is not None
-        return self._child.stdout
+        ready, _, _ = select.select([self._child.stdout], [], [], seconds)
+        if not ready:
+            raise ToolError(f"{self._name} printed nothing within {seconds} s")
+        line = self._child.stdout.readline().decode(errors="replace").strip()
+        if not line:
+            self.ended_within(STOP_SECONDS)
+            raise self.failure()
+        return line
 
     @property
     def pid(self) -> int:
@@ -116,3 +127,76 @@ class Process:
         if self._child.stdout is not None:
             self._child.stdout.close()
         self._log.close()
+
+
+class Machine(ABC):
+    """An emulator that is one process of this computer; a subclass says how that process is started."""
+
+    instructions_per_tick: float | None = None
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._image = Path()
+
+    @abstractmethod
+    def _boot(self, image: Path) -> str:
+        """Set ``_process`` to one that runs ``image``; return the URL of its line. Raises ToolError."""
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def start(self, image: Path) -> str:
+        self._image = image
+        try:
+            return self._boot(image)
+        except ToolError:
+            self.stop()
+            raise
+
+    def reset(self) -> str:
+        self._end()
+        return self.start(self._image)
+
+    def stop(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+
+class LineMachine(Machine):
+    """A machine whose line is a TCP server on 127.0.0.1 that is opened here and handed over as a file descriptor.
+
+    So no port can be lost to another process, the first connection waits in its queue until the machine is up, and
+    the port stays the same when the machine is started again.
+    """
+
+    ready_seconds = 0.0  # within which it prints a line once it runs; 0: it says nothing unless it fails
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: socket.socket | None = None
+
+    @abstractmethod
+    def _command(self, image: Path, line: int) -> list[str]:
+        """The program and its arguments; ``line`` is the listening socket's descriptor. Raises ToolError."""
+
+    def _boot(self, image: Path) -> str:
+        if self._line is None:
+            self._line = socket.create_server(("127.0.0.1", 0), backlog=4)
+        line = self._line.fileno()
+        self._process = Process(self._command(image, line), pass_fds=(line,), stdout=self.ready_seconds > 0)
+        if self.ready_seconds:
+            self._process.first_line(self.ready_seconds)
+        elif self._process.ended_within(_SETTLE_SECONDS):
+            raise self._process.failure()
+        return f"socket://127.0.0.1:{self._line.getsockname()[1]}"
+
+    def stop(self) -> None:
+        super().stop()
+        if self._line is not None:
+            self._line.close()
+            self._line = None

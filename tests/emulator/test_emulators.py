@@ -131,7 +131,7 @@ def test_project_that_is_not_built(tmp_path: Path) -> None:
 def test_emulator_that_does_not_start_says_why(
     port_projects: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lora_mcu.emulators.qemu._SETTLE_SECONDS", 5.0)
+    monkeypatch.setattr("lora_mcu.emulators.base._SETTLE_SECONDS", 5.0)
     monkeypatch.setitem(MACHINES, "netduinoplus2", ("nosuchmachine", 168))
     with pytest.raises(ToolError, match=r"^qemu-system-arm ended \(exit code 1\): .*machine.*") as refused:
         emulators.create(boards.load("netduinoplus2")).start(building.image(port_projects["netduinoplus2"]))
