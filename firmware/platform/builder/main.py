@@ -66,6 +66,18 @@ env.Append(
 if not native:
     env.Replace(LDSCRIPT_PATH="linker.ld")
 
+# What runs once a frame or once a boot is built small; nothing else of the flags may differ.
+COLD = ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash")
+
+
+def build_small(environment, node):
+    """Compile a cold file with -Os."""
+    return environment.Object(node, CCFLAGS=[*environment["CCFLAGS"], "-Os"])
+
+
+for name in COLD:
+    env.AddBuildMiddleware(build_small, f"*{os.sep}{name}.c")
+
 program = env.BuildProgram()
 targets = [program]
 if not native:
