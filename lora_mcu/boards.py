@@ -17,7 +17,7 @@ from lora_mcu.errors import BoardError
 
 CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "host")
 FEATURES = ("dsp", "fpu", "mve")
-FAMILIES = ("esp32c3", "mps2", "native", "stm32f4")
+FAMILIES = ("esp32c3", "mps2", "native", "stm32f4", "stm32f7", "stm32h7", "stm32l4")
 MEMORY_KINDS = ("sram", "flash", "ccm")
 UPLOADS = ("dfu", "stlink", "esptool", "none")
 EMULATORS = ("qemu", "unicorn", "native")
@@ -26,6 +26,9 @@ _PERIPHERALS = {
     "mps2": ("UART0",),
     "native": ("pty",),
     "stm32f4": ("USART1", "USART2", "USART3", "USART6"),
+    "stm32f7": ("USART1", "USART2", "USART3", "USART6"),
+    "stm32h7": ("USART1", "USART2", "USART3", "USART6"),
+    "stm32l4": ("USART1", "USART2", "USART3", "LPUART1"),
 }
 _WITHOUT_PINS = ("esp32c3", "mps2", "native")
 

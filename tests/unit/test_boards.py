@@ -72,7 +72,8 @@ def test_unknown_board_names_near_ones() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('family = "stm32f4"', 'family = "avr"', "family must be one of esp32c3, mps2, native, stm32f4, found 'avr'"),
+        ('family = "stm32f4"', 'family = "avr"',
+         "family must be one of esp32c3, mps2, native, stm32f4, stm32f7, stm32h7, stm32l4, found 'avr'"),
         ('core = "cortex-m4f"\n', "", "core must be one of cortex-m4f, cortex-m7f, cortex-m55, rv32imc, host, but"),
         ('features = ["dsp", "fpu"]', 'features = ["x"]', "features must be a list of dsp, fpu, mve, found ['x']"),
         ("pointer_bytes = 4", "pointer_bytes = true", "pointer_bytes must be an integer from 4 to 8, found True"),

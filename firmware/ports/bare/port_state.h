@@ -40,6 +40,8 @@ void lmcu_serial_drain(void); /* waits, bounded, until the last byte has left th
 void lmcu_serial_interrupt(void);
 uint32_t lmcu_hardware_random(void); /* 0 where there is no generator or it does not answer */
 
+void lmcu_memory_init(void); /* before RAM is touched; weak in cortex_m/ */
+
 /* the core */
 void lmcu_tick_init(void);
 void lmcu_tick_interrupt(void);

@@ -42,23 +42,18 @@ static void enable_fpu(void)
     __asm volatile("vmsr fpscr, %0" ::"r"(fpscr & ~FPSCR_MODES));
 }
 
-/* The instruction cache holds what flash delivers slowly; data caches stay off, they would need care and bring little. */
-static void enable_instruction_cache(void)
+/* Some parts have memories without a clock after reset. */
+__attribute__((weak)) void lmcu_memory_init(void)
 {
-#if LMCU_BOARD_INSTRUCTION_CACHE
-    SCB_ICIALLU = 0;
-    __asm volatile("dsb\n\tisb" ::: "memory");
-    SCB_CCR |= SCB_CCR_IC;
-    __asm volatile("dsb\n\tisb" ::: "memory");
-#endif
 }
 
 void lmcu_reset_handler(void)
 {
     __asm volatile("cpsid i" ::: "memory");
     SCB_VTOR = (uint32_t)(uintptr_t)lmcu_vectors;
-    enable_instruction_cache();
+    lmcu_cache_init();
     enable_fpu();
+    lmcu_memory_init();
     lmcu_zero_bss();
     lmcu_paint_stack();
     __asm volatile("cpsie i" ::: "memory");

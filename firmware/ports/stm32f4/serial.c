@@ -3,27 +3,16 @@
 #include "lmcu_board.h"
 #include "lmcu_port.h"
 #include "port_state.h"
-#include "stm32f4.h"
+#include "stm32.h"
 
 #define UART LMCU_BOARD_UART_BASE
 #define WAIT_READS 200000u /* more than ten characters at the slowest rate and the fastest clock */
-
-/* Section 8.4: mode 2 is "alternate function"; the pull-up keeps an unconnected line idle. */
-static void alternate_pin(uint32_t port, uint32_t pin)
-{
-    RCC_AHB1ENR |= 1u << port;
-    (void)RCC_AHB1ENR;
-    GPIO_AFR(port, pin) = (GPIO_AFR(port, pin) & ~(15u << (pin % 8u * 4u))) | (LMCU_BOARD_UART_AF << (pin % 8u * 4u));
-    GPIO_PUPDR(port) = (GPIO_PUPDR(port) & ~(3u << (pin * 2u))) | (1u << (pin * 2u));
-    GPIO_MODER(port) = (GPIO_MODER(port) & ~(3u << (pin * 2u))) | (2u << (pin * 2u));
-}
 
 void lmcu_serial_init(void)
 {
     const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
     const uint32_t bus_hz = lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
-    alternate_pin(LMCU_BOARD_TX_PORT, LMCU_BOARD_TX_PIN);
-    alternate_pin(LMCU_BOARD_RX_PORT, LMCU_BOARD_RX_PIN);
+    lmcu_uart_pins();
     LMCU_BOARD_UART_ENR |= LMCU_BOARD_UART_ENABLE;
     (void)LMCU_BOARD_UART_ENR;
     /* Section 30.3.4: with 16 samples a bit the divider in 1/16 is bus clock / baud. */
