@@ -30,6 +30,7 @@ _PERIPHERALS = {
     "stm32h7": ("USART1", "USART2", "USART3", "USART6"),
     "stm32l4": ("USART1", "USART2", "USART3", "LPUART1"),
 }
+STORE_HEAD, STORE_RECORD = 64, 96  # bytes: FIRST_RECORD and a record's header of firmware/runtime/store.c
 _WITHOUT_PINS = ("esp32c3", "mps2", "native")
 
 
@@ -66,6 +67,11 @@ class AdapterRegion:
     @property
     def size(self) -> int:
         return self.erase_bytes * self.areas
+
+    @property
+    def half_bytes(self) -> int:
+        """Bytes of one of the two logs of the adapter store."""
+        return self.size // 2
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,16 @@ class Board:
     def flash_bytes(self) -> int:
         """Bytes of flash that code and constants may use: what the adapter region leaves."""
         return self.region("flash").size - (self.adapter_region.size if self.adapter_region else 0)
+
+    def adapter_slots(self, adapter_bytes: int) -> int:
+        """How many adapters of so many bytes the flash store keeps, as ``lmcu_slot_capacity`` counts (store.c)."""
+        region = self.adapter_region
+        if region is None or adapter_bytes == 0:
+            return 0
+        unit = region.program_bytes
+        fixed = STORE_HEAD + STORE_RECORD + unit
+        record = STORE_RECORD + -(-adapter_bytes // unit) * unit + unit
+        return max(0, region.half_bytes - fixed) // record
 
     @property
     def is_native(self) -> bool:
@@ -223,8 +239,12 @@ def _adapter_region(table: _Table, flash: Memory) -> AdapterRegion:
         origin=table.number("origin", flash.origin, flash.origin + flash.size - 1),
         erase_bytes=table.number("erase_bytes", 1024, 2**20),
         areas=table.number("areas", 2, 16),
-        program_bytes=table.number("program_bytes", 1, 32),
+        program_bytes=table.number("program_bytes", 4, 32),
     )
+    if region.areas % 2:
+        raise table.fail("areas", "an even number: the store has two halves")
+    if region.program_bytes not in (4, 8, 16, 32):
+        raise table.fail("program_bytes", "one of 4, 8, 16, 32")
     if region.origin + region.size != flash.origin + flash.size:
         raise table.fail("origin", f"{region.areas} erase areas before the end of flash")
     return region

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora_mcu.twin import Twin
 
 RECORD = "lora_mcu.json"
+FLASH = "flash.bin"  # of the emulated board's adapter store: as on the board, it outlives a new firmware
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _swap(staging: Path, folder: Path) -> None:
         os.rename(staging, folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    if (folder / FLASH).is_file():
+        shutil.copy2(folder / FLASH, staging / FLASH)
     os.rename(folder, old / "old")
     os.rename(staging, folder)
     shutil.rmtree(old, ignore_errors=True)

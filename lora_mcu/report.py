@@ -37,6 +37,7 @@ class Report:
     flash_limit: int
     store_capacity: int
     record_bytes: int
+    adapter_slots: int  # adapters that fit the flash store
     arena_lower_bound: int
     layers: list[LayerCost]
     update_instructions: int
@@ -93,6 +94,7 @@ class Report:
             parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
             code_estimate=_CODE_BASE + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
             flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,
+            adapter_slots=program.board.adapter_slots(2 * info.parameters),
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
             buffers=[vars(b) for b in plan.buffers], steps=plan.steps, note=program.note,

@@ -207,9 +207,7 @@ def check_same_bytes(results: Results, person: int) -> None:
 def check_accuracy(results: Results) -> None:
     before, after = (float(np.mean([p[key] for p in results.people])) for key in ("before", "lora"))
     results.promise("before", before <= BEFORE_AT_MOST, f"mean {before:.1%}, at most {BEFORE_AT_MOST:.0%} wanted")
-    results.promise(
-        "after LoRA", after >= AFTER_AT_LEAST, f"mean {after:.1%}, at least {AFTER_AT_LEAST:.1%} wanted"
-    )
+    results.promise("after LoRA", after >= AFTER_AT_LEAST, f"mean {after:.1%}, at least {AFTER_AT_LEAST:.1%} wanted")
 
 
 def show_table(results: Results) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what the README's commands take: the demo's model and one person's windows, as if they were your own.
 
-    python examples/har/one_person.py [FOLDER]     # model.tflite, data.npz (to adapt), held_out.npz (to test)
+python examples/har/one_person.py [FOLDER]     # model.tflite, data.npz (to adapt), held_out.npz (to test)
 """
 
 from __future__ import annotations

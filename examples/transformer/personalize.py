@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Personalize the digits' transformer to inverted digits: on the twin and, with --device, on an emulated STM32F405.
 
-    python examples/transformer/personalize.py [--adapt q,v] [--epochs N] [--device] [--model FILE]
+python examples/transformer/personalize.py [--adapt q,v] [--epochs N] [--device] [--model FILE]
 """
 
 from __future__ import annotations

@@ -27,13 +27,24 @@ def _stop(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def emulate(project: options.Project, emulator: options.Emulator = "auto") -> None:
-    """Start a built project in an emulator; prints the port's URL and stays until Ctrl-C."""
+def emulate(
+    project: options.Project,
+    emulator: options.Emulator = "auto",
+    flash: Annotated[
+        Path | None,
+        typer.Option(help="File that is the flash for saved adapters.", show_default="PROJECT/flash.bin"),
+    ] = None,
+) -> None:
+    """Start a built project in an emulator; prints the port's URL and stays until Ctrl-C.
+
+    Saved adapters stay in the flash file, so that the next start finds them.
+    """
     import lora_mcu
+    from lora_mcu.project import FLASH
 
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        with lora_mcu.emulate(project, emulator=emulator) as url:
+        with lora_mcu.emulate(project, emulator=emulator, flash=flash or project / FLASH) as url:
             print(url, flush=True)
             while True:
                 time.sleep(3600)

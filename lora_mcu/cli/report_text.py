@@ -12,6 +12,18 @@ def largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(sizes.items(), key=lambda item: item[1], reverse=True)
 
 
+FEW_SLOTS = 4
+
+
+def _slots(report: dict[str, Any]) -> str:
+    """How many adapters the board's flash keeps; says so where these are few."""
+    count, nbytes = report["adapter_slots"], 2 * report["parameters"]
+    text = f"{count} adapters of {nbytes:,} bytes fit the flash store"
+    if count >= FEW_SLOTS:
+        return text
+    return f"only {text} of {report['board']}: a lower --rank or fewer layers make room for more"
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -27,6 +39,8 @@ def show(report: dict[str, Any]) -> None:
     say(f"adapt  {len(report['adapt'])} layers at rank {report['rank']}, {report['parameters']:,} parameters")
     if report["note"]:
         say(f"       {report['note']}")
+    if report["parameters"]:
+        say(f"slots  {_slots(report)}")
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"

@@ -17,13 +17,14 @@ from lora_mcu.errors import ToolError
 __all__ = ["Emulator", "create", "emulate"]
 
 
-def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False) -> Emulator:
+def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False, flash: Path | None = None) -> Emulator:
     """Return an emulator of ``board``, not started: ``auto`` is the first that the board's file names.
 
     Args:
         board: the board to emulate.
         emulator: ``auto``, ``qemu``, ``unicorn`` or ``native``.
         icount: count instructions (QEMU and Unicorn; slower): ``instructions_per_tick`` then says how many a tick is.
+        flash: file that is the flash of the adapter store, made where there is none; None: gone with the machine.
 
     Raises:
         ToolError: the emulator is unknown, cannot run this board, or counts no instructions.
@@ -34,24 +35,27 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False)
     if name not in board.emulators:
         raise ToolError(f"emulator {name!r} cannot run {board.identity}: use {' or '.join(board.emulators)}")
     if name == "qemu":
-        return Qemu(board, icount=icount)
+        return Qemu(board, icount=icount, flash=flash)
     if name == "unicorn":
-        return Esp32C3(icount=icount)
+        return Esp32C3(board, icount=icount, flash=flash)
     if icount:
         raise ToolError(f"emulator {name!r} counts no instructions: use a board that runs in QEMU")
-    return Native()
+    return Native(board, flash)
 
 
 @contextmanager
-def emulate(project: str | Path, emulator: str = "auto") -> Iterator[str]:
+def emulate(project: str | Path, emulator: str = "auto", *, flash: str | Path | None = None) -> Iterator[str]:
     """Run a built project in an emulator for as long as the ``with`` block lasts; yields the pyserial URL of its line.
+
+    Adapters that are saved on the device stand in the file ``flash``, made where there is none; without it they are
+    gone with the emulator.
 
     Raises:
         ProjectError: the folder is not a compiled project, or it is not built.
         ToolError: the emulator is missing (with the line that installs it), unknown, or does not start.
     """
     image = building.image(project)
-    machine = create(boards.load(building.environment(project)), emulator)
+    machine = create(boards.load(building.environment(project)), emulator, flash=None if flash is None else Path(flash))
     try:
         yield machine.start(image)
     finally:

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from lora_mcu.errors import ToolError
+from lora_mcu.boards import Board
+from lora_mcu.emulators.flash import FlashFile
+from lora_mcu.errors import Error, ToolError
 
 _PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 5
@@ -37,7 +39,7 @@ class Emulator(Protocol):
         """Run the image from power-on; return the pyserial URL of its line. Raises ToolError."""
 
     def reset(self) -> str:
-        """Power off and on again: nothing in RAM survives. Returns the URL, which may differ. Raises ToolError."""
+        """Power off and on again: only the flash survives. Returns the URL, which may differ. Raises ToolError."""
 
     def stop(self) -> None:
         """Power off; harmless when it is off already."""
@@ -69,7 +71,10 @@ def _die_with_parent() -> Callable[[], None] | None:
 class Process:
     """A child process whose diagnostics are kept and which never outlives the thread that started it."""
 
-    def __init__(self, command: Sequence[str], *, pass_fds: Sequence[int] = (), stdout: bool = False) -> None:
+    def __init__(
+        self, command: Sequence[str], *, pass_fds: Sequence[int] = (), stdout: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._name = Path(command[0]).name
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         try:
@@ -79,6 +84,7 @@ class Process:
                 stdout=subprocess.PIPE if stdout else self._log,
                 stderr=self._log,
                 pass_fds=pass_fds,
+                env={**os.environ, **(variables or {})},
                 preexec_fn=_die_with_parent(),
                 start_new_session=True,  # Ctrl-C goes to Python, which then stops the emulator in order
             )
@@ -130,12 +136,17 @@ class Process:
 
 
 class Machine(ABC):
-    """An emulator that is one process of this computer; a subclass says how that process is started."""
+    """An emulator that is one process of this computer; a subclass says how that process is started.
+
+    Its flash for adapters is the file ``flash``, or one that is gone after ``stop``.
+    """
 
     instructions_per_tick: float | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board, flash: Path | None = None) -> None:
+        self._board, self._flash_path = board, flash
         self._process: Process | None = None
+        self._flash_file: FlashFile | None = None
         self._image = Path()
 
     @abstractmethod
@@ -150,7 +161,7 @@ class Machine(ABC):
         self._image = image
         try:
             return self._boot(image)
-        except ToolError:
+        except Error:
             self.stop()
             raise
 
@@ -160,6 +171,15 @@ class Machine(ABC):
 
     def stop(self) -> None:
         self._end()
+        if self._flash_file is not None:
+            self._flash_file.close()
+            self._flash_file = None
+
+    def _flash(self) -> FlashFile:
+        """The flash, which the process inherits. Raises ToolError."""
+        if self._flash_file is None:
+            self._flash_file = FlashFile(self._board, self._flash_path)
+        return self._flash_file
 
     def _end(self) -> None:
         if self._process is not None:
@@ -176,9 +196,10 @@ class LineMachine(Machine):
 
     ready_seconds = 0.0  # within which it prints a line once it runs; 0: it says nothing unless it fails
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, board: Board, flash: Path | None = None) -> None:
+        super().__init__(board, flash)
         self._line: socket.socket | None = None
+        self._copy: IO[bytes] | None = None
 
     @abstractmethod
     def _command(self, image: Path, line: int) -> list[str]:
@@ -187,16 +208,32 @@ class LineMachine(Machine):
     def _boot(self, image: Path) -> str:
         if self._line is None:
             self._line = socket.create_server(("127.0.0.1", 0), backlog=4)
-        line = self._line.fileno()
-        self._process = Process(self._command(image, line), pass_fds=(line,), stdout=self.ready_seconds > 0)
+        line, flash = self._line.fileno(), self._flash().descriptor
+        command = self._command(image, line)
+        handed_over = (line, flash) if self._copy is None else (line, flash, self._copy.fileno())
+        self._process = Process(command, pass_fds=handed_over, stdout=self.ready_seconds > 0)
         if self.ready_seconds:
             self._process.first_line(self.ready_seconds)
         elif self._process.ended_within(_SETTLE_SECONDS):
             raise self._process.failure()
         return f"socket://127.0.0.1:{self._line.getsockname()[1]}"
 
+    def _hand_over(self, content: bytes) -> int:
+        """Descriptor of a nameless file with that content (a copy of the image), which the process inherits."""
+        self._drop_copy()
+        self._copy = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        self._copy.write(content)
+        self._copy.seek(0)
+        return self._copy.fileno()
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+
     def stop(self) -> None:
         super().stop()
+        self._drop_copy()
         if self._line is not None:
             self._line.close()
             self._line = None

@@ -7,9 +7,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from lora_mcu.boards import Board
 from lora_mcu.emulators.base import LineMachine
+from lora_mcu.emulators.flash import patch
 from lora_mcu.errors import ToolError
 
+_CONSTANTS = 0x3C000000  # where the flash image is mapped
 _CLOCKS_PER_COUNT = 2.5  # of the system timer: 40 MHz and 16 MHz
 
 
@@ -18,13 +21,23 @@ class Esp32C3(LineMachine):
 
     ready_seconds = 20.0
 
-    def __init__(self, *, icount: bool = False) -> None:
-        super().__init__()
+    def __init__(self, board: Board, *, icount: bool = False, flash: Path | None = None) -> None:
+        super().__init__(board, flash)
         self.instructions_per_tick = 1 / _CLOCKS_PER_COUNT if icount else None
 
     def _command(self, image: Path, line: int) -> list[str]:
         if importlib.util.find_spec("unicorn") is None:
             raise ToolError("emulator unicorn is not installed: pip install 'lora-mcu[unicorn]'")
         program = Path(__file__).with_name("esp32c3_machine.py")
-        command = [sys.executable, "-I", str(program), str(image.with_suffix(".bin").resolve()), str(line)]
+        binary = image.with_suffix(".bin").resolve()
+        flash = self._flash()
+        copy = self._hand_over(self._patched(image, binary.read_bytes(), flash.name))
+        command = [sys.executable, "-I", str(program), str(binary), str(copy), str(line), str(flash.descriptor)]
         return command + (["count"] if self.instructions_per_tick else [])
+
+    @staticmethod
+    def _patched(image: Path, content: bytes, name: str) -> bytes:
+        """The direct-boot image with the flash file's name in it."""
+        address = patch(image, name)[1] if image.exists() else 0
+        at = address - _CONSTANTS
+        return content if address == 0 else content[:at] + name.encode() + content[at + len(name) :]

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ESP32-C3 as far as a direct-boot image of ours needs it: run as a program by :mod:`lora_mcu.emulators.esp32c3`.
 
-    python -I esp32c3_machine.py firmware.bin LISTENING_SOCKET_FD [count]
+    python -I esp32c3_machine.py NAME IMAGE_FD LISTENING_SOCKET_FD FLASH_FILE_FD [count]
 
 Unicorn executes the core. Flash, SRAM and registers that only remember are memory; UART0, the system timer and the
-reset bit are modelled. With ``count`` the system timer counts executed instructions instead of 1/16 microseconds.
+reset bit are modelled; semihosting calls reach the flash file. With
+``count`` the system timer counts executed instructions instead of 1/16 microseconds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
 import sys
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 unicorn: Any = import_module("unicorn")  # its own type hints are not complete
@@ -29,6 +30,7 @@ PAGE = 0x1000
 UART, RTC, SYSTIMER = 0x60000000, 0x60008000, 0x60023000
 MEMORIES = (0x6001F000, 0x60020000, 0x60026000, 0x600C0000)  # timer groups, random numbers, system: they only remember
 FIFO_BYTES = 128
+SEMIHOSTING = struct.pack("<III", 0x01F01013, 0x00100073, 0x40705013)  # slli x0, x0, 31; ebreak; srai x0, x0, 7
 IDLE_SECONDS = 0.02  # of two looks at an empty UART in a row, the second waits for a byte
 
 
@@ -89,23 +91,47 @@ class Uart:
             self._peer = None
 
 
+class FlashFile:
+    """Semihosting's open, seek, read and write, which reach one file whatever its name."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def call(self, core: Any, operation: int, arguments: int) -> int:
+        """Run one operation of the core; its result is 0 for success, or the handle."""
+        words = struct.unpack("<III", core.mem_read(arguments, 12))
+        if operation == 0x01:
+            return 1
+        if operation == 0x0A:
+            os.lseek(self._descriptor, words[1], os.SEEK_SET)
+            return 0
+        if operation == 0x05:
+            return int(words[2]) - os.write(self._descriptor, bytes(core.mem_read(words[1], words[2])))
+        if operation == 0x06:
+            data = os.read(self._descriptor, words[2])
+            core.mem_write(words[1], data)
+            return int(words[2]) - len(data)
+        return 0xFFFFFFFF
+
+
 class Machine:
     """The part with an image in its flash."""
 
-    def __init__(self, image: bytes, server: socket.socket, count: bool) -> None:
+    def __init__(self, image: bytes, server: socket.socket, flash: FlashFile, count: bool) -> None:
         self.uart = Uart(server)
+        self._file = flash
         self._registers: dict[int, int] = {}
         self._start, self._latched, self._resetting = time.monotonic(), 0, False
         self._instructions: int | None = 0 if count else None
         self._lengths: dict[int, int] = {}
         self._core = core = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
-        flash = image.ljust(FLASH_BYTES, b"\xff")
+        memory = image.ljust(FLASH_BYTES, b"\xff")
         for address, protection in (
             (CODE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC),
             (CONSTANTS, unicorn.UC_PROT_READ),
         ):
             core.mem_map(address, FLASH_BYTES, protection)
-            core.mem_write(address, flash)
+            core.mem_write(address, memory)
         core.mem_map(SRAM, SRAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         for address in MEMORIES:
             core.mem_map(address, PAGE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
@@ -114,6 +140,14 @@ class Machine:
         core.mmio_map(SYSTIMER, PAGE, self._read_timer, None, self._write_timer, None)
         if count:
             core.hook_add(unicorn.UC_HOOK_BLOCK, self._block)
+
+    def _semihosting(self, at: int) -> bool:
+        """Run the semihosting call whose ebreak the core stopped at; False: it stopped at something else."""
+        core, a0, a1 = self._core, riscv_const.UC_RISCV_REG_A0, riscv_const.UC_RISCV_REG_A1
+        if not CODE < at < CODE + FLASH_BYTES - 8 or bytes(core.mem_read(at - 4, 12)) != SEMIHOSTING:
+            return False
+        core.reg_write(a0, self._file.call(core, core.reg_read(a0), core.reg_read(a1)))
+        return True
 
     def _block(self, core: Any, address: int, size: int, _data: Any) -> None:
         if address not in self._lengths:
@@ -148,19 +182,24 @@ class Machine:
         while True:
             with contextlib.suppress(unicorn.UcError):
                 self._core.emu_start(address, 0)
+            stopped = self._core.reg_read(riscv_const.UC_RISCV_REG_PC)
             if self._resetting:
                 self._resetting, address = False, CODE + len(MAGIC)
                 self.uart.reset()
+            elif self._semihosting(stopped):
+                address = stopped + 4
             else:
                 address = self._core.reg_read(riscv_const.UC_RISCV_REG_MTVEC) & ~3
 
 
 def main() -> int:
-    image, server = Path(sys.argv[1]).read_bytes(), socket.socket(fileno=int(sys.argv[2]))
+    name, (image_file, line, flash) = sys.argv[1], map(int, sys.argv[2:5])
+    with open(image_file, "rb") as file:
+        image = file.read()
     if not image.startswith(MAGIC) or len(image) > FLASH_BYTES:
-        print(f"{sys.argv[1]} is no direct-boot image: it must begin with the magic number twice", file=sys.stderr)
+        print(f"{name} is no direct-boot image: it must begin with the magic number twice", file=sys.stderr)
         return 1
-    machine = Machine(image, server, sys.argv[3:] == ["count"])
+    machine = Machine(image, socket.socket(fileno=line), FlashFile(flash), sys.argv[5:] == ["count"])
     print("ready", flush=True)
     machine.run()
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lora_mcu.boards import Board
 from lora_mcu.emulators.base import LineMachine, find_program
+from lora_mcu.emulators.flash import patch
 
 # QEMU's machine for a board, and the frequency in MHz at which that machine's SysTick counts.
 MACHINES = {
@@ -23,14 +24,17 @@ class Qemu(LineMachine):
     repeatably; without it the machine runs as fast as it can and its ticks follow the host's clock.
     """
 
-    def __init__(self, board: Board, *, icount: bool = False) -> None:
-        super().__init__()
+    def __init__(self, board: Board, *, icount: bool = False, flash: Path | None = None) -> None:
+        super().__init__(board, flash)
         self._machine, megahertz = MACHINES[board.identity]
         self._icount = icount
         self.instructions_per_tick = 1000.0 / megahertz if icount else None
 
     def _command(self, image: Path, line: int) -> list[str]:
-        command = [find_program("qemu-system-arm", "qemu-system-arm"), "-M", self._machine, "-kernel", str(image)]
+        content, address = patch(image, self._flash().name)
+        kernel = f"/dev/fd/{self._hand_over(content)}"
+        command = [find_program("qemu-system-arm", "qemu-system-arm"), "-M", self._machine, "-kernel", kernel]
+        command += ["-semihosting-config", "enable=on,target=native"] if address else []
         command += ["-display", "none", "-monitor", "none", "-serial", "chardev:line"]
         command += ["-chardev", f"socket,id=line,fd={line},server=on,wait=off,nodelay=on"]
         return command + (["-icount", "shift=0"] if self._icount else [])

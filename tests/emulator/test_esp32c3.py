@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 from projects import HAR, Compiled, compile_and_build
 
 import lora_mcu
-from lora_mcu import building, emulators
+from lora_mcu import boards, building, emulators
 from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.errors import ToolError
 
@@ -90,7 +90,7 @@ def test_upload_calls_esptool(c3: Compiled, tmp_path: Path, monkeypatch: pytest.
 def test_image_without_the_magic_number_is_refused(c3: Compiled, tmp_path: Path) -> None:
     (tmp_path / "firmware.bin").write_bytes(bytes(4096))
     with pytest.raises(ToolError, match=r"ended \(exit code 1\): .*firmware\.bin is no direct-boot image"):
-        Esp32C3().start(tmp_path / "firmware.elf")
+        Esp32C3(boards.load("esp32_c3_devkitm_1")).start(tmp_path / "firmware.elf")
 
 
 def test_missing_unicorn_names_its_extra(c3: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +98,18 @@ def test_missing_unicorn_names_its_extra(c3: Compiled, monkeypatch: pytest.Monke
     machine = emulators.create(c3.program.board)
     with pytest.raises(ToolError, match=r"^emulator unicorn is not installed: pip install 'lora-mcu\[unicorn\]'$"):
         machine.start(building.image(c3.folder))
+
+
+def test_slots_outlive_reset_and_emulator(c3: Compiled, tmp_path: Path) -> None:
+    """Semihosting under Unicorn: the flash is a file."""
+    values = np.random.default_rng(1).uniform(-0.05, 0.05, c3.program.info.parameters)
+    alice = lora_mcu.Adapter.from_factors(c3.program.info, values.astype("<f2").tobytes())
+    with lora_mcu.emulate(c3.folder, flash=tmp_path / "flash") as url, lora_mcu.Device(url) as device:
+        device.load(alice)
+        device.save_slot("alice")
+        device.select_slot("alice")
+        device.reset()
+        device.reboot()
+        assert device.adapter() == alice
+    with lora_mcu.emulate(c3.folder, flash=tmp_path / "flash") as url, lora_mcu.Device(url) as device:
+        assert device.adapter() == alice and device.slots().default == "alice"

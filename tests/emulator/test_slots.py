@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adapters in a device's flash, as a user types it: they outlive the process of the native board; QEMU has no flash."""
+"""Adapters in a device's flash, as a user types it: they outlive reset and emulator."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from projects import Compiled
 
 import lora_mcu
 from lora_mcu.adapters import Adapter
+from lora_mcu.emulators.flash import patch
 from lora_mcu.info import ModelInfo
 
 LORA_MCU = Path(sys.executable).parent / "lora-mcu"
@@ -112,11 +113,50 @@ def test_slots_outlive_a_reset_without_a_file(har_native: Compiled) -> None:
         assert device.adapter() == made
 
 
-def test_the_stm32_in_qemu_says_that_it_has_no_store(har: Compiled) -> None:
-    with lora_mcu.emulate(har.folder) as url:
-        for arguments in (("save", "alice"), ("load", "alice"), ("list",), ("delete", "alice"), ("select", "--none")):
-            said = command(*arguments, "--port", url, code=1)
-            assert said == (
-                "error: netduinoplus2 has no flash driver for adapters: keep them here with `lora-mcu adapter pull` and"
-                " `push`\n"
-            )
+@contextmanager
+def emulating(*arguments: object) -> Iterator[str]:
+    """`lora-mcu emulate ...` until the block ends; yields the port."""
+    process = subprocess.Popen([LORA_MCU, "emulate", *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_slots_of_the_emulated_stm32_outlive_reset_and_emulator(har: Compiled, tmp_path: Path) -> None:
+    info, flash = har.program.info, tmp_path / "flash"
+    alice = adapter(info, 1)
+    alice.save(tmp_path / "alice")
+    with emulating(har.folder, "--flash", flash) as port:
+        command("push", tmp_path / "alice", "--port", port)
+        assert command("save", "alice", "--port", port) == "alice: saved on har (netduinoplus2)\n"
+        command("select", "alice", "--port", port)
+        with lora_mcu.Device(port) as device:
+            device.reset()
+            device.reboot()
+            assert device.adapter() == alice
+    assert flash.stat().st_size == 2 * 128 * 1024
+    with emulating(har.folder, "--flash", flash) as port:
+        assert command("list", "--port", port).endswith("1 of 31 that fit, default alice\n")
+        command("pull", "--port", port, "-o", tmp_path / "booted")
+        assert Adapter.load(tmp_path / "booted") == alice
+        refused = subprocess.run([LORA_MCU, "emulate", har.folder, "--flash", flash], capture_output=True, text=True)
+        assert refused.returncode == 1 and "is in use by another emulator: name another with --flash" in refused.stderr
+    flash.write_bytes(b"too short")
+    refused = subprocess.run([LORA_MCU, "emulate", har.folder, "--flash", flash], capture_output=True, text=True)
+    assert refused.returncode == 1 and flash.read_bytes() == b"too short"
+    assert "has 9 bytes, the adapter region of netduinoplus2 262144: name another" in refused.stderr
+
+
+def test_the_image_itself_is_not_changed(har: Compiled) -> None:
+    """The launcher names the file in its own copy: the project's image asks the part's flash driver."""
+    before = har.result.elf.read_bytes()
+    symbol = har.result.symbols["lmcu_flash_file"]
+    assert symbol.size == 32 and not symbol.writable
+    patched, address = patch(har.result.elf, "/dev/fd/7")
+    assert address == symbol.address and len(patched) == len(before) and patched != before
+    differing = [i for i, (a, b) in enumerate(zip(before, patched, strict=True)) if a != b]
+    assert len(differing) == 9 and differing[-1] - differing[0] == 8
+    assert har.result.elf.read_bytes() == before

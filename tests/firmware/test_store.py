@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from lora_mcu import resources
+from lora_mcu import boards, resources
+from lora_mcu.boards import AdapterRegion
 from lora_mcu.link.codes import Status
 
 HERE = Path(__file__).resolve().parent
@@ -248,6 +250,8 @@ def test_as_many_fit_as_it_says(make: Callable[..., Store], unit: int) -> None:
     store = make(REAL, unit, 16384)
     capacity = int(store.c.lmcu_slot_capacity())
     assert capacity == (16384 - 64 - 96 - unit) // (96 + 4016 + (-4016 % unit) + unit) == 3
+    board = replace(boards.load("native"), adapter_region=AdapterRegion(0, 16384, 2, unit))
+    assert board.adapter_slots(2 * REAL) == capacity  # what the compiler's report says
     for n in range(capacity):
         store.must((SAVE, f"user{n}", n + 1))
     full = store.state()

@@ -4,7 +4,9 @@
 #ifndef LMCU_PORT_STATE_H
 #define LMCU_PORT_STATE_H
 
-#include "lmcu.h"
+#include "lmcu_port.h"
+
+#define LMCU_FLASH_FILE_BYTES 32u
 
 typedef struct {
     volatile uint32_t rx_head;  /* bytes ever put into the ring */
@@ -15,6 +17,7 @@ typedef struct {
     uint32_t clock_source;
     uint32_t boot_id;           /* 0: not made yet */
     uint32_t boot_count;        /* survives a reset, random after power-on: never initialised */
+    uint32_t flash_file;        /* in an emulator: handle of the file that is the flash; 0: not opened yet */
 } lmcu_port_fields_t;
 
 typedef union {
@@ -32,6 +35,19 @@ void lmcu_ring_put(uint8_t byte);
 uint32_t lmcu_ring_take(uint8_t *buffer, uint32_t capacity);
 void lmcu_zero_bss(void);
 void lmcu_paint_stack(void);
+
+/* bare/: a file as flash, in emulators. The interface is lmcu_port.h's. */
+extern const char lmcu_flash_file[LMCU_FLASH_FILE_BYTES];
+const char *lmcu_flash_file_name(void); /* empty: there is none */
+bool lmcu_file_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count);
+bool lmcu_file_flash_erase(uint32_t half);
+bool lmcu_file_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit);
+
+/* the family: its flash driver, as lmcu_port.h describes it; without one, bare/no_flash.c stands in */
+lmcu_flash_t lmcu_hardware_flash(void);
+bool lmcu_hardware_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count);
+bool lmcu_hardware_flash_erase(uint32_t half);
+bool lmcu_hardware_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit);
 
 /* the family */
 void lmcu_clock_init(void); /* sets clock_hz and clock_source */

@@ -10,7 +10,11 @@ typedef char lmcu_port_state_has_its_size[sizeof(lmcu_port_state_t) == LMCU_PORT
 void lmcu_boot_count(void)
 {
     const uint32_t boots = lmcu_port_state.fields.boot_count;
-    lmcu_port_state.fields = (lmcu_port_fields_t){.boot_count = boots + 1};
+    volatile uint64_t *words = lmcu_port_state.bytes; /* volatile: no call of memset, which a port alone does not have */
+    for (uint32_t i = 0; i < LMCU_PORT_BYTES / 8; i++) {
+        words[i] = 0;
+    }
+    lmcu_port_state.fields.boot_count = boots + 1;
 }
 
 uint32_t lmcu_port_clock_hz(void)

@@ -22,8 +22,6 @@
 #define PTY_VARIABLE "LMCU_PTY" /* "master slave": descriptors that a reset hands on to the next boot */
 #define FLASH_VARIABLE "LORA_MCU_FLASH"
 #define FLASH_HANDED_ON "LMCU_FLASH_DESCRIPTOR"
-#define FLASH_HALF 0x20000u /* as two large sectors of an STM32F4 */
-#define FLASH_UNIT 4u
 #define IDLE_MS 100
 #define WRITE_MS 1000 /* a reader that takes nothing for so long is a dead line */
 
@@ -122,8 +120,8 @@ static void open_flash(lmcu_port_fields_t *port)
         fail(path == NULL ? "flash" : path);
     }
     memset(blank, 0xff, sizeof blank);
-    for (off_t at = status.st_size; at < 2 * (off_t)FLASH_HALF; at += (off_t)sizeof blank) {
-        const size_t left = (size_t)(2 * (off_t)FLASH_HALF - at);
+    for (off_t at = status.st_size; at < 2 * (off_t)LMCU_BOARD_FLASH_HALF; at += (off_t)sizeof blank) {
+        const size_t left = (size_t)(2 * (off_t)LMCU_BOARD_FLASH_HALF - at);
         if (pwrite(port->flash, blank, left < sizeof blank ? left : sizeof blank, at) < 0) {
             fail("filling the flash");
         }
@@ -132,12 +130,12 @@ static void open_flash(lmcu_port_fields_t *port)
 
 lmcu_flash_t lmcu_port_flash(void)
 {
-    return (lmcu_flash_t){FLASH_HALF, FLASH_UNIT};
+    return (lmcu_flash_t){LMCU_BOARD_FLASH_HALF, LMCU_BOARD_FLASH_UNIT};
 }
 
 bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count)
 {
-    const off_t at = (off_t)half * FLASH_HALF + offset;
+    const off_t at = (off_t)half * LMCU_BOARD_FLASH_HALF + offset;
     return pread(lmcu_port_state.fields.flash, to, count, at) == (ssize_t)count;
 }
 
@@ -145,8 +143,8 @@ bool lmcu_port_flash_erase(uint32_t half)
 {
     uint8_t blank[1024];
     memset(blank, 0xff, sizeof blank);
-    for (uint32_t at = 0; at < FLASH_HALF; at += sizeof blank) {
-        const off_t place = (off_t)half * FLASH_HALF + at;
+    for (uint32_t at = 0; at < LMCU_BOARD_FLASH_HALF; at += sizeof blank) {
+        const off_t place = (off_t)half * LMCU_BOARD_FLASH_HALF + at;
         if (pwrite(lmcu_port_state.fields.flash, blank, sizeof blank, place) != (ssize_t)sizeof blank) {
             return false;
         }
@@ -157,16 +155,16 @@ bool lmcu_port_flash_erase(uint32_t half)
 /* As flash does it: bits can only be cleared. */
 bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit)
 {
-    uint8_t cells[FLASH_UNIT];
-    const off_t at = (off_t)half * FLASH_HALF + offset;
-    if (!lmcu_port_flash_read(half, offset, cells, FLASH_UNIT)) {
+    uint8_t cells[LMCU_BOARD_FLASH_UNIT];
+    const off_t at = (off_t)half * LMCU_BOARD_FLASH_HALF + offset;
+    if (!lmcu_port_flash_read(half, offset, cells, LMCU_BOARD_FLASH_UNIT)) {
         return false;
     }
-    for (uint32_t i = 0; i < FLASH_UNIT; i++) {
+    for (uint32_t i = 0; i < LMCU_BOARD_FLASH_UNIT; i++) {
         cells[i] &= unit[i];
     }
-    return pwrite(lmcu_port_state.fields.flash, cells, FLASH_UNIT, at) == (ssize_t)FLASH_UNIT &&
-           memcmp(cells, unit, FLASH_UNIT) == 0;
+    return pwrite(lmcu_port_state.fields.flash, cells, LMCU_BOARD_FLASH_UNIT, at) == (ssize_t)LMCU_BOARD_FLASH_UNIT &&
+           memcmp(cells, unit, LMCU_BOARD_FLASH_UNIT) == 0;
 }
 
 void lmcu_port_init(void)
