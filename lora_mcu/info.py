@@ -56,6 +56,8 @@ class ModelInfo:
     layers: tuple[LayerInfo, ...]
     store_capacity: int
     label_names: tuple[str, ...] = ()
+    cached: bool = False  # the store keeps features from behind the frozen prefix, not inputs
+    data_bytes: int = 0  # of one stored sample without its label; 0: the input, rounded up to 4
 
     @property
     def parameters(self) -> int:
@@ -69,8 +71,9 @@ class ModelInfo:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one stored sample: input, label, rounded up to 4 (both parts start at multiples of 4)."""
-        return (self.input.nbytes + 3) // 4 * 4 + self.label_bytes
+        """Bytes of one stored sample: its data, a tag of 4 that holds a class label, a target."""
+        data = self.data_bytes or (self.input.nbytes + 3) // 4 * 4
+        return data + 4 + (0 if self.loss == "cross_entropy" else self.label_bytes)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))

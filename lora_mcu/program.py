@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,9 @@ from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Graph
-from lora_mcu.passes import adapters, gradient, memory, normalize, tail
+from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, tail
 from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
@@ -47,6 +49,7 @@ class Program:
     adaptation: Adaptation
     backward: list[BackwardOp]
     plan: MemoryPlan
+    cut: Cut
     info: ModelInfo
     memory: list[MemorySymbol]
     seed: int
@@ -58,12 +61,15 @@ class Program:
         parts = [initial_a(self.seed, x.a_offset, r * x.k, x.k) for x in self.adaptation.layers]
         bits = np.concatenate(parts) if parts else np.zeros(0, np.uint16)
         return model_c.generate(
-            self.graph, self.split, self.backward, self.adaptation, self.plan, self.info, bits, self.board.pointer_bytes
-        )
+            self.graph, self.split, self.backward, self.adaptation, self.plan, self.cut, self.info, bits,
+            self.board.pointer_bytes,
+        )  # fmt: skip
 
     @cached_property
     def _fields(self) -> list[tuple[str, str]]:
-        return model_c.model_fields(self.graph, self.split, self.adaptation, self.plan, self.info, self.memory)
+        return model_c.model_fields(
+            self.graph, self.split, self.adaptation, self.plan, self.cut, self.info, self.memory
+        )
 
     @cached_property
     def _report(self) -> Report:
@@ -103,12 +109,16 @@ class Program:
 def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
+    cache: str = "auto",
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
     ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name, where a name
     may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank; ``output`` names
-    the output to train of a model with several. Raises ModelError or BoardError, in one line that names what to change.
+    the output to train of a model with several. ``cache`` keeps the features from behind the frozen prefix in the
+    sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
+    input) | on | off; the adapter's bytes are the same. Raises ModelError or BoardError, in one line that names what to
+    change.
     """
     if numerics not in NUMERICS:
         raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")
@@ -120,7 +130,7 @@ def compile(
     choices = adapters.choices(graph, list(split.forward), adapt)
     scale = 2.0 * rank if alpha is None else alpha
 
-    @cache
+    @functools.cache
     def attempt(index: int) -> Program | None:
         """The program with that choice; None where a gradient would have to pass what has none."""
         adaptation = adapters.layout(graph, choices[index], rank, scale, rslora)
@@ -130,7 +140,7 @@ def compile(
             if adapt == "auto":
                 return None
             raise
-        return _program(graph, target, split, adaptation, backward, numerics, seed)
+        return _program(graph, target, split, adaptation, backward, numerics, seed, cache)
 
     def fits(index: int) -> bool:
         program = attempt(index)
@@ -194,13 +204,16 @@ def _program(
     backward: list[BackwardOp],
     numerics: str,
     seed: int,
+    cache: str,
 ) -> Program:
+    costs = estimate.costs(graph, split, backward, adaptation)
+    at = cut.choose(graph, split, adaptation, costs, cache)
     plan = memory.plan(graph, split, backward, adaptation)
-    info = _info(graph, board, split, adaptation, numerics, 0)
+    info = _info(graph, board, split, adaptation, numerics, at)
     fixed = _fixed_memory(plan, adaptation, info)
     capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if adaptation.layers else 0
-    info = _info(graph, board, split, adaptation, numerics, capacity)
-    return Program(graph, board, split, adaptation, backward, plan, info, fixed + _store_memory(info), seed)
+    info = replace(info, store_capacity=capacity)
+    return Program(graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), seed)
 
 
 def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
@@ -237,7 +250,7 @@ def _store_capacity(board: Board, info: ModelInfo, used: int) -> int:
     return capacity
 
 
-@cache
+@functools.cache
 def runtime_config() -> dict[str, int]:
     """The numbers of firmware/runtime/lmcu_config.h."""
     text = (resources.path("firmware") / "runtime" / "lmcu_config.h").read_text(encoding="utf-8")
@@ -262,7 +275,7 @@ def _edge(graph: Graph, tensor: int) -> TensorInfo:
     return TensorInfo(shape, t.dtype, float(t.s), t.z)
 
 
-def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, capacity: int) -> ModelInfo:
+def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, at: Cut) -> ModelInfo:
     layers = tuple(LayerInfo(x.name, x.m, x.k, x.kernel) for x in adaptation.layers)
     layout = {"rank": adaptation.rank, "alpha": adaptation.alpha, "rslora": adaptation.rslora,
               "layers": [[x.name, x.m, x.k, list(x.kernel) if x.kernel else None] for x in layers]}  # fmt: skip
@@ -271,5 +284,6 @@ def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, nume
         name=graph.name, board=board.identity, numerics=numerics, loss=split.loss, model_sha256=graph.sha256,
         layout_sha256=digest, input=_edge(graph, graph.input), output=_edge(graph, graph.output),
         logit_count=graph.tensors[split.logits].elements, rank=adaptation.rank, alpha=adaptation.alpha,
-        rslora=adaptation.rslora, layers=layers, store_capacity=capacity,
+        rslora=adaptation.rslora, layers=layers, store_capacity=0, cached=at.cached,
+        data_bytes=at.nbytes if at.cached else memory.align4(graph.tensors[graph.input].nbytes),
     )  # fmt: skip

@@ -35,6 +35,12 @@ typedef struct {
     uint32_t b_offset, b_count; /* b_count = m * rank */
 } lmcu_adapter_t;
 
+/* A tensor that a stored sample holds, and where it stands when the pass over that sample begins. */
+typedef struct {
+    uint8_t *at;
+    uint32_t bytes;
+} lmcu_part_t;
+
 /* A compiled model: constants, and the memory that the planner laid out. Generated as `lmcu_model`. */
 typedef struct {
     const char *info;             /* JSON: names, shapes, quantization, layers (sent by INFO) */
@@ -52,7 +58,10 @@ typedef struct {
     const lmcu_adapter_t *adapters;
     const uint16_t *initial_a;    /* fp16, the A factors one after another, without the B */
     uint32_t store_capacity;      /* samples */
-    uint32_t record_bytes;        /* of one stored sample: input_bytes, then the label, rounded up to 4 */
+    uint32_t record_bytes;        /* of one stored sample: its parts, each rounded up to 4, a tag, a target */
+    const lmcu_part_t *parts;     /* [part_count]: the input, or all that the prefix hands on to the suffix */
+    uint32_t part_count;
+    uint32_t cached;              /* stored samples hold what comes out of the prefix, and epochs run the suffix only */
     uint8_t *input;               /* in the arena; staging for SAMPLE_DATA; its content is gone after a forward pass */
     const uint8_t *output;        /* in the arena, valid after lmcu_infer */
     const int8_t *logits;         /* in the arena, valid after the forward pass */
@@ -66,12 +75,13 @@ typedef struct {
 } lmcu_model_t;
 
 extern const lmcu_model_t lmcu_model;
-void lmcu_model_forward(void);  /* input -> logits */
+void lmcu_model_prefix(void);   /* input -> all that the suffix reads: no factor changes it; may be empty */
+void lmcu_model_suffix(void);   /* the rest of the forward pass, to logits */
 void lmcu_model_tail(void);     /* logits -> output (softmax, dequantize); nothing for most regressors */
 void lmcu_model_backward(void); /* logit_gradient -> gradients += */
 
-/* What a label is on the device. Cross entropy: a class index, 4 bytes little-endian u32 on the wire and in the store.
- * MSE: logit_count float32 in real units. */
+/* What a label is on the device. Cross entropy: a class index, 4 bytes little-endian u32 on the wire, in the store the low
+ * 24 bits of the record's tag. MSE: logit_count float32 in real units, in the store behind the tag. */
 typedef union {
     uint32_t class_index;
     const float *target;
@@ -148,7 +158,8 @@ lmcu_status_t lmcu_pass_end(void) LMCU_MUST_USE;
  * open batch is lost; the host twin saves and restores it). */
 lmcu_status_t lmcu_gradient_sample(lmcu_label_t label) LMCU_MUST_USE;
 
-/* The sample store. store_sample copies lmcu_model.input and the label into the next free record. */
+/* The sample store. store_sample takes lmcu_model.input and the label into the next free record; where the model is compiled
+ * to cache features it runs the prefix and keeps those. The input's memory is used up. */
 lmcu_status_t lmcu_store_sample(lmcu_label_t label) LMCU_MUST_USE;
 void lmcu_store_clear(void);
 

@@ -121,14 +121,21 @@ static lmcu_status_t check_label(lmcu_label_t label)
 
 void lmcu_infer(void)
 {
-    lmcu_model_forward();
+    lmcu_model_prefix();
+    lmcu_model_suffix();
     lmcu_model_tail();
 }
 
+/* Where a sample comes from: the input, or a stored record, whose parts stand in the arena already. */
+typedef enum { FROM_INPUT, FROM_RECORD } from_t;
+
 /* Forward and loss; `gradient` as in lmcu_loss. */
-static void run_sample(lmcu_label_t label, float *gradient, lmcu_stats_t *stats)
+static void run_sample(from_t from, lmcu_label_t label, float *gradient, lmcu_stats_t *stats)
 {
-    lmcu_model_forward();
+    if (from == FROM_INPUT || lmcu_model.cached == 0u) {
+        lmcu_model_prefix();
+    }
+    lmcu_model_suffix();
     const lmcu_loss_t result = lmcu_loss(label, gradient);
     stats->loss_sum = stats->loss_sum + result.loss;
     stats->samples += 1u;
@@ -142,7 +149,7 @@ lmcu_status_t lmcu_evaluate_sample(lmcu_label_t label, lmcu_stats_t *stats)
     }
     const lmcu_status_t status = check_label(label);
     if (status == LMCU_OK) {
-        run_sample(label, NULL, stats);
+        run_sample(FROM_INPUT, label, NULL, stats);
     }
     return status;
 }
@@ -157,7 +164,7 @@ lmcu_status_t lmcu_gradient_sample(lmcu_label_t label)
         lmcu_stats_t unused = {0.0f, 0u, 0u, 0u, 0u};
         lmcu_context.batch_fill = 0u;
         zero_floats(lmcu_model.gradients);
-        run_sample(label, lmcu_model.logit_gradient, &unused);
+        run_sample(FROM_INPUT, label, lmcu_model.logit_gradient, &unused);
         lmcu_model_backward();
     }
     return status;
@@ -181,12 +188,12 @@ static void finish_batch(lmcu_stats_t *stats)
     lmcu_context.batch_fill = 0u;
 }
 
-static void train_one(lmcu_label_t label, lmcu_stats_t *stats)
+static void train_one(from_t from, lmcu_label_t label, lmcu_stats_t *stats)
 {
     if (lmcu_context.batch_fill == 0u) {
         zero_floats(lmcu_model.gradients);
     }
-    run_sample(label, lmcu_model.logit_gradient, stats);
+    run_sample(from, label, lmcu_model.logit_gradient, stats);
     lmcu_model_backward();
     lmcu_context.batch_fill += 1u;
     if (lmcu_context.batch_fill >= lmcu_context.settings.batch_size) {
@@ -212,7 +219,7 @@ lmcu_status_t lmcu_train_sample(lmcu_label_t label)
         status = check_label(label);
     }
     if (status == LMCU_OK) {
-        train_one(label, &lmcu_context.pass);
+        train_one(FROM_INPUT, label, &lmcu_context.pass);
     }
     return status;
 }
@@ -226,25 +233,63 @@ lmcu_status_t lmcu_pass_end(void)
     return status;
 }
 
-/* ---- the sample store: records of input, zeros up to a multiple of 4, label ---- */
+/* ---- the sample store: records of parts, each with zeros up to a multiple of 4, a tag, a target ---- */
 
-static uint32_t label_offset(void)
-{
-    return (lmcu_model.input_bytes + 3u) & ~3u;
-}
+#define TAG_CLASS 0x00ffffffu
+#define TAG_FEATURES 0x02000000u /* the parts are what the prefix made, not the input */
 
 static uint8_t *record(uint32_t index)
 {
     return lmcu_model.store + (size_t)index * lmcu_model.record_bytes;
 }
 
-static lmcu_label_t stored_label(const uint8_t *from)
+static uint32_t padded(uint32_t bytes)
+{
+    return (bytes + 3u) & ~3u;
+}
+
+/* From the arena into a record; returns where its tag goes. */
+static uint8_t *put_parts(uint8_t *to)
+{
+    for (uint32_t i = 0u; i < lmcu_model.part_count; ++i) {
+        const lmcu_part_t *part = &lmcu_model.parts[i];
+        memset(to, 0, padded(part->bytes));
+        memcpy(to, part->at, part->bytes);
+        to += padded(part->bytes);
+    }
+    return to;
+}
+
+/* From a record into the arena; returns where its tag stands. */
+static const uint8_t *get_parts(const uint8_t *from)
+{
+    for (uint32_t i = 0u; i < lmcu_model.part_count; ++i) {
+        const lmcu_part_t *part = &lmcu_model.parts[i];
+        memcpy(part->at, from, part->bytes);
+        from += padded(part->bytes);
+    }
+    return from;
+}
+
+static void put_label(uint8_t *to, lmcu_label_t label)
+{
+    uint32_t tag = lmcu_model.cached != 0u ? TAG_FEATURES : 0u;
+    if (lmcu_model.loss == LMCU_LOSS_MSE) {
+        memcpy(to + 4, label.target, 4u * (size_t)lmcu_model.logit_count);
+    } else {
+        tag |= label.class_index;
+    }
+    memcpy(to, &tag, 4u);
+}
+
+static lmcu_label_t get_label(const uint8_t *from)
 {
     lmcu_label_t label;
     if (lmcu_model.loss == LMCU_LOSS_MSE) {
-        label.target = (const float *)(const void *)(from + label_offset());
+        label.target = (const float *)(const void *)(from + 4);
     } else {
-        memcpy(&label.class_index, from + label_offset(), 4u);
+        memcpy(&label.class_index, from, 4u);
+        label.class_index &= TAG_CLASS;
     }
     return label;
 }
@@ -261,14 +306,10 @@ lmcu_status_t lmcu_store_sample(lmcu_label_t label)
     if (lmcu_context.stored >= lmcu_model.store_capacity) {
         return LMCU_STORE_FULL;
     }
-    uint8_t *to = record(lmcu_context.stored);
-    memset(to, 0, label_offset());
-    memcpy(to, lmcu_model.input, lmcu_model.input_bytes);
-    if (lmcu_model.loss == LMCU_LOSS_MSE) {
-        memcpy(to + label_offset(), label.target, 4u * (size_t)lmcu_model.logit_count);
-    } else {
-        memcpy(to + label_offset(), &label.class_index, 4u);
+    if (lmcu_model.cached != 0u) {
+        lmcu_model_prefix();
     }
+    put_label(put_parts(record(lmcu_context.stored)), label);
     lmcu_context.stored += 1u;
     return LMCU_OK;
 }
@@ -341,9 +382,8 @@ bool lmcu_run_poll(void)
     if (lmcu_context.run_position == 0u) {
         begin_epoch();
     }
-    const uint8_t *sample = record(lmcu_model.order[lmcu_context.run_position]);
-    memcpy(lmcu_model.input, sample, lmcu_model.input_bytes);
-    train_one(stored_label(sample), &lmcu_context.epoch);
+    const uint8_t *tag = get_parts(record(lmcu_model.order[lmcu_context.run_position]));
+    train_one(FROM_RECORD, get_label(tag), &lmcu_context.epoch);
     lmcu_context.run_position += 1u;
     if (lmcu_context.run_position == lmcu_context.stored) {
         end_epoch();

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generated model.c: memory, constants, and straight-line forward, tail and backward functions."""
+"""The generated model.c: memory, constants, and straight-line functions for prefix, suffix, tail and backward."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lora_mcu.codegen.emitter import Context, emit
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import Graph, Reshape
 from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
@@ -38,23 +39,24 @@ class MemorySymbol:
 
 @dataclass(frozen=True)
 class Generated:
-    """Constants in the order of the file, and the calls of the three functions."""
+    """Constants in the order of the file, and the calls of the functions; prefix and suffix make the forward pass."""
 
     constants: list[Constant]
-    forward: list[str]
+    prefix: list[str]
+    suffix: list[str]
     tail: list[str]
     backward: list[str]
 
 
 def generate(
-    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, plan: MemoryPlan, info: ModelInfo,
-    initial_a: NDArray[np.uint16], pointer_bytes: int,
+    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, plan: MemoryPlan, cut: Cut,
+    info: ModelInfo, initial_a: NDArray[np.uint16], pointer_bytes: int,
 ) -> Generated:  # fmt: skip
     """Emit every operator. Sizes of all constants are known afterwards."""
     steps_back = {id(b.op): j for j, b in enumerate(backward)}
     loss_at = len(split.forward) + len(split.tail)
     constants: dict[str, Constant] = {}
-    calls: dict[str, list[str]] = {"forward": [], "tail": []}
+    calls: dict[str, list[str]] = {"prefix": [], "suffix": [], "tail": []}
     backward_calls: dict[int, str] = {}
     for step, op in enumerate((*split.forward, *split.tail)):
         if isinstance(op, Reshape):
@@ -64,13 +66,31 @@ def generate(
                           backward[j].into if j >= 0 else ())  # fmt: skip
         emitted = emit(op, context)
         constants.update({c.name: c for c in emitted.constants})
-        calls["forward" if step < len(split.forward) else "tail"] += [emitted.forward, f"LMCU_STEP({step})"]
+        part = "prefix" if step < cut.at else "suffix" if step < len(split.forward) else "tail"
+        calls[part] += [emitted.forward, f"LMCU_STEP({step})"]
         backward_calls[j] = emitted.backward
     for constant in _identity(info, adaptation, initial_a, pointer_bytes):
         constants[constant.name] = constant
+    if info.store_capacity:
+        parts = _record_parts(graph, plan, cut, pointer_bytes)
+        constants[parts.name] = parts
     return Generated(
-        list(constants.values()), calls["forward"], calls["tail"], _with_zeroes(backward, backward_calls, plan, loss_at)
-    )
+        list(constants.values()), calls["prefix"], calls["suffix"], calls["tail"],
+        _with_zeroes(backward, backward_calls, plan, loss_at),
+    )  # fmt: skip
+
+
+def _record_parts(graph: Graph, plan: MemoryPlan, cut: Cut, pointer_bytes: int) -> Constant:
+    """Where a stored sample's tensors stand when the pass over it begins."""
+    tensors = stored_tensors(graph, cut)
+    rows = ", ".join(f"{{lmcu_arena + {plan.activation[i].offset}, {graph.tensors[i].nbytes}}}" for i in tensors)
+    table = struct("lmcu_parts", "lmcu_part_t", ["pi"] * len(tensors), rows, pointer_bytes)
+    return Constant(table.name, table.nbytes, table.definition.replace("lmcu_parts =", f"lmcu_parts[{len(tensors)}] ="))
+
+
+def stored_tensors(graph: Graph, cut: Cut) -> tuple[int, ...]:
+    """What a record holds: the tensors at the cut where they are cached, else the input."""
+    return cut.tensors if cut.cached else (graph.input,)
 
 
 def _with_zeroes(backward: list[BackwardOp], calls: dict[int, str], plan: MemoryPlan, loss_at: int) -> list[str]:
@@ -105,8 +125,9 @@ def _identity(
 
 
 def model_fields(
-    graph: Graph, split: Split, adaptation: Adaptation, plan: MemoryPlan, info: ModelInfo, memory: list[MemorySymbol]
-) -> list[tuple[str, str]]:
+    graph: Graph, split: Split, adaptation: Adaptation, plan: MemoryPlan, cut: Cut, info: ModelInfo,
+    memory: list[MemorySymbol],
+) -> list[tuple[str, str]]:  # fmt: skip
     """Initializer of lmcu_model_t, in the order of the struct."""
     names = {symbol.name for symbol in memory}
     logits = graph.tensors[split.logits]
@@ -136,6 +157,9 @@ def model_fields(
         ("initial_a", "lmcu_initial_a" if adapted else "NULL"),
         ("store_capacity", f"{info.store_capacity}"),
         ("record_bytes", f"{info.record_bytes}"),
+        ("parts", "lmcu_parts" if info.store_capacity else "NULL"),
+        ("part_count", f"{len(stored_tensors(graph, cut)) if info.store_capacity else 0}"),
+        ("cached", f"{int(cut.cached)}"),
         ("input", arena(plan.activation[graph.input].offset, "uint8_t")),
         ("output", arena(plan.activation[graph.output].offset, "const uint8_t")),
         ("logits", arena(plan.activation[split.logits].offset, "const int8_t")),
@@ -151,7 +175,7 @@ def model_fields(
 
 MODEL_POINTERS = {
     "info", "model_sha256", "layout_sha256", "adapters", "initial_a", "input", "output", "logits", "logit_gradient",
-    "factors", "gradients", "momentum", "store", "order", "target",
+    "factors", "gradients", "momentum", "parts", "store", "order", "target",
 }  # fmt: skip
 
 
@@ -178,7 +202,8 @@ def render(
         for c in generated.constants
     ]
     functions = [
-        ("lmcu_model_forward", generated.forward),
+        ("lmcu_model_prefix", generated.prefix),
+        ("lmcu_model_suffix", generated.suffix),
         ("lmcu_model_tail", generated.tail),
         ("lmcu_model_backward", generated.backward),
     ]

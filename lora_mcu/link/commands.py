@@ -97,7 +97,10 @@ def _check_info(info: ModelInfo) -> None:
         and all(edge.nbytes <= _MAX_COUNT for edge in edges)
         and info.loss in ("cross_entropy", "mse")
         and type(info.store_capacity) is int
+        and type(info.data_bytes) is int
+        and 0 <= info.data_bytes <= _MAX_COUNT
         and type(info.rslora) is bool
+        and type(info.cached) is bool
         and info.parameters <= _MAX_COUNT
     )
     if not fine:

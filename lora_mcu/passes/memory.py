@@ -6,8 +6,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from lora_mcu.ir import Conv2D, Dense, Graph, Matmul, Op, Reshape
+from lora_mcu.ir import Conv2D, Dense, Graph, Matmul, Op
 from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.cut import views
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.tail import Split
 
@@ -104,21 +105,12 @@ def plan(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ada
     loss_at = len(split.forward) + len(split.tail)
     steps = [f"{op.index} {op.KIND}" for op in (*split.forward, *split.tail)] + ["loss"]
     memory = MemoryPlan(steps + [f"{b.op.index} {b.op.KIND} backward" for b in backward])
-    roots = _views(graph)
+    roots = views(graph)
     _activations(memory, graph, split, backward, adaptation, roots, loss_at)
     _gradients(memory, graph, split, backward, roots, loss_at)
     _scratch(memory, graph, split, backward, adaptation, loss_at)
     _place(memory)
     return memory
-
-
-def _views(graph: Graph) -> dict[int, int]:
-    """Tensor -> the tensor whose memory it shares."""
-    roots = {i: i for i in graph.tensors}
-    for op in graph.ops:
-        if isinstance(op, Reshape):
-            roots[op.output] = roots[op.inputs[0]]
-    return roots
 
 
 def _activations(

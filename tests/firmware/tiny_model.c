@@ -12,7 +12,7 @@
 #endif
 
 enum { INPUTS = 6, OUTPUTS = 5, RANK = 2, A_COUNT = RANK * INPUTS, B_COUNT = OUTPUTS * RANK, CAPACITY = 9 };
-enum { RECORD = 8 + (TINY_LOSS == LMCU_LOSS_MSE ? 4 * OUTPUTS : 4), PARAMS = A_COUNT + B_COUNT };
+enum { RECORD = 8 + 4 + (TINY_LOSS == LMCU_LOSS_MSE ? 4 * OUTPUTS : 0), PARAMS = A_COUNT + B_COUNT };
 
 static const int8_t weights[OUTPUTS * INPUTS] = {
     17, -90, 33, 5, -61, 120, -44, 8, 77, -13, 29, -100, 64, 51, -7, -118, 92, 3,
@@ -44,18 +44,24 @@ float tiny_momentum[PARAMS];
 static uint32_t store[CAPACITY * RECORD / 4];
 uint16_t tiny_order[CAPACITY];
 int8_t *const tiny_input = arena;
+static const lmcu_part_t parts[1] = {{(uint8_t *)arena, INPUTS}};
 
 const lmcu_model_t lmcu_model = {
     .input_bytes = INPUTS, .output_bytes = OUTPUTS, .loss = TINY_LOSS, .logit_count = OUTPUTS,
     .logit_scale = 0.125f, .logit_zero_point = -4, .param_count = PARAMS, .adapter_count = TINY_ADAPTERS,
     .adapters = adapters, .initial_a = initial_a, .store_capacity = CAPACITY, .record_bytes = RECORD,
+    .parts = parts, .part_count = 1,
     .input = (uint8_t *)arena, .output = tiny_output, .logits = logits, .logit_gradient = logit_gradient,
     .factors = tiny_factors, .gradients = tiny_gradients, .momentum = tiny_momentum, .store = (uint8_t *)store,
     .order = tiny_order,
 };
 
 /* The input is gone after a forward pass, as in a real memory plan. */
-void lmcu_model_forward(void)
+void lmcu_model_prefix(void)
+{
+}
+
+void lmcu_model_suffix(void)
 {
     memcpy(activation, arena, sizeof activation);
     memset(arena, 0x55, sizeof arena);

@@ -15,8 +15,8 @@ enum {
     M = FAKE_OUTPUT,
     RANK = 2,
     PARAMS = RANK * (K + M),
-    LABEL = FAKE_LOSS == LMCU_LOSS_MSE ? 4 * M : 4,
-    RECORD = (K + 3) / 4 * 4 + LABEL,
+    TARGET = FAKE_LOSS == LMCU_LOSS_MSE ? 4 * M : 0,
+    RECORD = (K + 3) / 4 * 4 + 4 + TARGET,
     QUEUE = 1 << 20
 };
 
@@ -30,6 +30,7 @@ static uint16_t initial_a[RANK * K];
 static int8_t input[K] LMCU_ALIGNED(8), saved[K], logits[M] LMCU_ALIGNED(8);
 static float logit_gradient[M], gradients[PARAMS], momentum[PARAMS], target[M], scratch[2 * (K + M)];
 static uint16_t order[FAKE_CAPACITY];
+static const lmcu_part_t parts[1] = {{(uint8_t *)input, K}};
 uint16_t fake_factors[PARAMS];
 uint8_t fake_store[FAKE_CAPACITY * RECORD] LMCU_ALIGNED(8);
 
@@ -37,7 +38,7 @@ const lmcu_model_t lmcu_model = {
     .info = info, .info_bytes = sizeof info - 1, .model_sha256 = model_sha, .layout_sha256 = layout_sha,
     .input_bytes = K, .output_bytes = M, .loss = FAKE_LOSS, .logit_count = M, .logit_scale = 0.05f,
     .param_count = PARAMS, .adapter_count = 1, .adapters = adapters, .initial_a = initial_a,
-    .store_capacity = FAKE_CAPACITY, .record_bytes = RECORD, .input = (uint8_t *)input,
+    .store_capacity = FAKE_CAPACITY, .record_bytes = RECORD, .parts = parts, .part_count = 1, .input = (uint8_t *)input,
     .output = (const uint8_t *)logits, .logits = logits, .logit_gradient = logit_gradient, .factors = fake_factors,
     .gradients = gradients, .momentum = momentum, .store = fake_store, .order = order, .target = target,
 };
@@ -53,7 +54,11 @@ static const lmcu_lora_t lora = {
 };
 
 /* The arena of a real model reuses the input: here it is overwritten at once. */
-void lmcu_model_forward(void)
+void lmcu_model_prefix(void)
+{
+}
+
+void lmcu_model_suffix(void)
 {
     memcpy(saved, input, sizeof saved);
     memset(input, 0x55, sizeof input);

@@ -40,7 +40,7 @@ def test_equal_inputs_give_equal_projects_and_the_seed_matters() -> None:
 
 
 def test_the_store_fills_what_is_left() -> None:
-    program = lora_mcu.compile(HAR, board="netduinoplus2", adapt="last:1")
+    program = lora_mcu.compile(HAR, board="netduinoplus2", adapt="last:1", cache="off")
     info, report = program.info, program.report()
     assert report.sram_bytes <= 131072 < report.sram_bytes + info.record_bytes + 2 + 16
     assert info.record_bytes == 128 * 6 + 4

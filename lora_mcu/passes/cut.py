@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the frozen prefix ends: what runs before it gives the same values in every epoch, so a store may keep them.
+
+The idea of Skip2-LoRA (arXiv 2410.21073): cache the forward activations that no trained factor changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_mcu.errors import ModelError
+from lora_mcu.ir import Graph, Op, Reshape
+from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.estimate import LayerCost
+from lora_mcu.passes.tail import Split
+
+CACHES = ("auto", "on", "off")
+_WORTH = 0.9  # a cut that stores less may give up this share's rest of what the latest cut skips
+
+
+@dataclass(frozen=True)
+class Cut:
+    """``split.forward[:at]`` is the prefix; ``tensors`` are all that it hands on, ``nbytes`` their padded size.
+
+    ``cached``: the store keeps these tensors instead of the input. ``skipped`` estimates the prefix's instructions.
+    """
+
+    at: int
+    tensors: tuple[int, ...]
+    nbytes: int
+    skipped: int
+    cached: bool = False
+
+
+def views(graph: Graph) -> dict[int, int]:
+    """Tensor -> the tensor whose memory it shares."""
+    roots = {i: i for i in graph.tensors}
+    for op in graph.ops:
+        if isinstance(op, Reshape):
+            roots[op.output] = roots[op.inputs[0]]
+    return roots
+
+
+def choose(graph: Graph, split: Split, adaptation: Adaptation, costs: list[LayerCost], cache: str) -> Cut:
+    """The cut with the fewest bytes among those before the first adapted layer that skip nearly all that can be.
+
+    ``costs`` are of ``split.forward``. ``auto`` caches where that takes no more memory than the input does. Raises
+    ModelError where ``cache`` is on and nothing runs before the first adapted layer.
+    """
+    if cache not in CACHES:
+        raise ModelError(f"cache {cache!r} is unknown; use one of {', '.join(CACHES)}")
+    first = next((i for i, op in enumerate(split.forward) if adaptation.of(op) is not None), 0)
+    cuts = [_at(graph, split, costs, p) for p in range(first + 1)]
+    worth = [c for c in cuts if c.skipped >= _WORTH * cuts[-1].skipped]
+    best = min(worth, key=lambda c: (c.nbytes, -c.at))
+    if cache == "on" and not best.skipped:
+        reason = f"the first adapted layer, {adaptation.layers[0].name}, reads the model's input" if adaptation.layers \
+            else "no layer is adapted"  # fmt: skip
+        raise ModelError(f"cache 'on': {reason}, so no features come before it; adapt later layers or use cache='auto'")
+    wanted = cache == "on" or (cache == "auto" and best.nbytes <= cuts[0].nbytes)
+    return Cut(best.at, best.tensors, best.nbytes, best.skipped, wanted and best.skipped > 0)
+
+
+def _at(graph: Graph, split: Split, costs: list[LayerCost], p: int) -> Cut:
+    roots = views(graph)
+    made = {roots[graph.input]} | {roots[i] for op in split.forward[:p] for i in op.outputs}
+    read = {roots[i] for op in split.forward[p:] for i in _reads(graph, op)} | {roots[split.logits]}
+    crossing = tuple(sorted(made & read))
+    nbytes = sum(-(-graph.tensors[i].nbytes // 4) * 4 for i in crossing)
+    return Cut(p, crossing, nbytes, sum(cost.instructions_forward for cost in costs[:p]))
+
+
+def _reads(graph: Graph, op: Op) -> list[int]:
+    return [i for i in op.inputs if graph.tensors[i].data is None]
