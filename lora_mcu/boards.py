@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lora_mcu import resources
 from lora_mcu.errors import BoardError
 
-CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "host")
+CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "xtensa-lx6", "xtensa-lx7", "host")
 FEATURES = ("dsp", "fpu", "mve")
-FAMILIES = ("esp32c3", "mps2", "native", "stm32f4", "stm32f7", "stm32h7", "stm32l4")
+FAMILIES = ("esp32c3", "library", "mps2", "native", "stm32f4", "stm32f7", "stm32h7", "stm32l4")
 MEMORY_KINDS = ("sram", "flash", "ccm")
 UPLOADS = ("dfu", "stlink", "esptool", "none")
 EMULATORS = ("qemu", "unicorn", "native")
 _PERIPHERALS = {
     "esp32c3": ("UART0",),
+    "library": ("stream",),
     "mps2": ("UART0",),
     "native": ("pty",),
     "stm32f4": ("USART1", "USART2", "USART3", "USART6"),
@@ -31,7 +32,8 @@ _PERIPHERALS = {
     "stm32l4": ("USART1", "USART2", "USART3", "LPUART1"),
 }
 STORE_HEAD, STORE_RECORD = 64, 96  # bytes: FIRST_RECORD and a record's header of firmware/runtime/store.c
-_WITHOUT_PINS = ("esp32c3", "mps2", "native")
+_WITHOUT_PINS = ("esp32c3", "library", "mps2", "native")
+PROGRAM_BYTES = 0x8000  # of SRAM that a library leaves to the program around it
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,30 @@ class Board:
         return self.family == "native"
 
     @property
+    def is_library(self) -> bool:
+        """True where start-up, serial line and stack are those of the program that lora_mcu is a part of."""
+        return self.family == "library"
+
+    def as_library(self) -> Board:
+        """The same part when lora_mcu is a library there; the program around it keeps ``PROGRAM_BYTES`` of the SRAM."""
+        if self.is_library:
+            return self
+        part = replace(self, family="library", upload="none", emulators=(), adapter_region=None)
+        return part.limited(self.sram_bytes - PROGRAM_BYTES)
+
+    def limited(self, sram_bytes: int) -> Board:
+        """The same board when a plan may use that much of its SRAM. Raises BoardError when it has less."""
+        if not 0 < sram_bytes <= self.sram_bytes:
+            raise BoardError(f"{self.identity} has {self.sram_bytes} bytes of SRAM to use, not {sram_bytes}")
+        region = self.region("sram")
+        smaller = replace(region, size=sram_bytes // 8 * 8)
+        return replace(self, memory=tuple(smaller if other is region else other for other in self.memory))
+
+    @property
     def port_symbols(self) -> tuple[str, ...]:
         """Names of the RAM objects that the port adds to an image."""
+        if self.is_library:
+            return ("lmcu_port_state",)
         ring = ("lmcu_port_state", "lmcu_rx_ring")
         return ring if self.is_native else (*ring, "lmcu_stack")
 

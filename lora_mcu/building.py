@@ -68,6 +68,10 @@ def environment(project: str | Path) -> str:
         parser.read_string(file.read_text(encoding="utf-8"))
         return parser["platformio"]["default_envs"]
     except OSError:
+        if (Path(project) / "library.json").is_file():
+            raise ProjectError(
+                f"{project} is a library, not a project: build the program that it is part of (see its README.md)"
+            ) from None
         message = f"{project} is not a compiled project (no platformio.ini): make one with lora-mcu compile"
         raise ProjectError(message) from None
     except (configparser.Error, KeyError, UnicodeDecodeError):

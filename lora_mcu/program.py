@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lora_mcu.twin import Twin
 
 NUMERICS = ("f32",)
+FORMS = ("project", "library")
 MAX_STORE = 65535  # the order of an epoch is kept as uint16
 
 
@@ -83,9 +84,10 @@ class Program:
 
     def files(self) -> dict[str, bytes]:
         """The project as {relative path: content}. Equal inputs give equal bytes."""
+        from lora_mcu.codegen.library import render_library_files
         from lora_mcu.codegen.platformio import render_project_files
 
-        files = render_project_files(self.board)
+        files = render_library_files(self) if self.board.is_library else render_project_files(self.board)
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
@@ -109,7 +111,7 @@ class Program:
 def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
-    cache: str = "auto",
+    cache: str = "auto", form: str = "project", sram: int | None = None,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
@@ -117,14 +119,15 @@ def compile(
     may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank; ``output`` names
     the output to train of a model with several. ``cache`` keeps the features from behind the frozen prefix in the
     sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
-    input) | on | off; the adapter's bytes are the same. Raises ModelError or BoardError, in one line that names what to
-    change.
+    input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
+    program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has).
+    Raises ModelError or BoardError, in one line that names what to change.
     """
     if numerics not in NUMERICS:
         raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")
     if not 0 <= seed < 2**32:
         raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
-    target = boards.load(board)
+    target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
     choices = adapters.choices(graph, list(split.forward), adapt)
@@ -154,6 +157,17 @@ def compile(
     _check_fits(program, adapt)
     before = attempt(index - 1) if index else None
     return replace(program, note=_choice(program, before)) if adapt == "auto" else program
+
+
+def _target(board: str, form: str, sram: int | None) -> Board:
+    if form not in FORMS:
+        raise BoardError(f"form {form!r} is unknown; there are {' and '.join(FORMS)}")
+    target = boards.load(board)
+    if form == "library":
+        target = target.as_library()
+    elif target.is_library:
+        raise BoardError(f"{board} runs programs of Arduino or ESP-IDF: compile with --as library and add it to yours")
+    return target if sram is None else target.limited(sram)
 
 
 def _choice(program: Program, before: Program | None) -> str:

@@ -5,6 +5,10 @@
 
 #include "lmcu.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Clocks, UART, tick; returns when bytes can flow. */
 void lmcu_port_init(void);
 
@@ -51,5 +55,9 @@ bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit
 
 /* The image's entry after start-up code: lmcu_main never returns on a board. */
 int lmcu_main(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

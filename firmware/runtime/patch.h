@@ -11,7 +11,8 @@
 
 /* LMCU_PORTABLE: the portable bodies, which are the definition, on a core that has the instructions (tests). With MVE, GCC
  * keeps LR for its own loops, and the inner loops here need every register. */
-#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_FEATURE_MVE) && !defined(LMCU_PORTABLE)
+/* Clang keeps a register for the frame pointer, and the loops need all there are. */
+#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_FEATURE_MVE) && !defined(LMCU_PORTABLE) && !defined(__clang__)
 #define LMCU_DSP 1
 #else
 #define LMCU_DSP 0

@@ -114,10 +114,16 @@ def compile_(
     numerics: Annotated[str, typer.Option(help="f32.")] = "f32",
     seed: Annotated[int, typer.Option(help="Of the initial A.")] = 0,
     model_output: _Output = None,
+    as_: Annotated[
+        str, typer.Option("--as", help="project: a firmware. library: a part of your Arduino, ESP-IDF or C program.")
+    ] = "project",
+    sram: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of SRAM to use at most.", show_default="all of the board's")
+    ] = None,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
-    """Compile a model into a PlatformIO project; the memory report is exact before any C compiler runs."""
+    """Compile a model into a PlatformIO project or a library; the memory report is exact before any C compiler runs."""
     import lora_mcu
 
     refuse_existing(output, force)
@@ -132,6 +138,8 @@ def compile_(
         numerics=numerics,
         seed=seed,
         output=model_output,
+        form=as_,
+        sram=sram,
     )
     program.write(output, force=force)
     report = program.report()
@@ -139,7 +147,9 @@ def compile_(
         emit(report.to_dict())
     else:
         report_text.show(report.to_dict())
-        say(f"wrote {output}: `lora-mcu build {output}` makes the firmware")
+        project = as_ == "project"
+        how = f"`lora-mcu build {output}` makes the firmware" if project else f"{output}/README.md says how to use it"
+        say(f"wrote {output}: {how}")
 
 
 def build(project: options.Project) -> None:

@@ -189,14 +189,8 @@ def render(
     pointer_bytes: int,
 ) -> bytes:  # fmt: skip
     """The text of model.c."""
-    import jinja2
+    from lora_mcu.codegen.platformio import environment
 
-    from lora_mcu import resources
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resources.path("templates")), trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     constants: list[dict[str, Any]] = [
         {"name": c.name, "nbytes": c.nbytes, "definition": c.definition, "declaration": c.definition.split(" =", 1)[0]}
         for c in generated.constants
@@ -207,7 +201,7 @@ def render(
         ("lmcu_model_tail", generated.tail),
         ("lmcu_model_backward", generated.backward),
     ]
-    text = environment.get_template("model.c.j2").render(
+    text = environment().get_template("model.c.j2").render(
         name=info.name, sha256=info.model_sha256, memory=memory, constants=constants, functions=functions, model=fields,
         zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
         model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,

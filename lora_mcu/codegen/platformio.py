@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_mcu import resources
 from lora_mcu.boards import Board
 from lora_mcu.codegen import ports
+
+if TYPE_CHECKING:
+    import jinja2
 
 # The first is the board's own; the others work with the same image.
 _PROTOCOLS = {"none": [], "dfu": ["dfu", "stlink"], "stlink": ["stlink", "dfu"], "esptool": ["esptool"]}
@@ -49,7 +52,21 @@ def platformio_manifest(board: Board) -> dict[str, Any]:
     }
 
 
-def _copies(folder: Path, patterns: tuple[str, ...], into: str) -> dict[str, bytes]:
+def environment(folder: str = "") -> jinja2.Environment:
+    """The templates of ``templates/`` or of a folder in it."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.path("templates") / folder),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def copies(folder: Path, patterns: tuple[str, ...], into: str) -> dict[str, bytes]:
+    """The files of ``folder`` that match, as {``into``/name: content}."""
     files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     return {f"{into}/{file.name}": file.read_bytes() for file in files}
 
@@ -59,15 +76,7 @@ def render_project_files(board: Board) -> dict[str, bytes]:
 
     The result depends on the board and on this lora_mcu only: no dates, no paths of this machine.
     """
-    import jinja2
-
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resources.path("templates")),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    templates = environment()
     firmware = resources.path("firmware")
     folders = [firmware / "ports" / name for name in ports.FOLDERS[board.family]]
 
@@ -75,11 +84,11 @@ def render_project_files(board: Board) -> dict[str, bytes]:
         return templates.get_template(template).render(board=board, **values).encode()
 
     files = {
-        **_copies(firmware / "runtime", ("*.c",), "src/runtime"),
-        **_copies(firmware / "runtime", ("*.h",), "include"),
-        **{name: text for port in folders for name, text in _copies(port, ("*.c", "*.h"), "src/port").items()},
-        **_copies(firmware / "platform", ("platform.json", "platform.py"), "platform"),
-        **_copies(firmware / "platform" / "builder", ("main.py",), "platform/builder"),
+        **copies(firmware / "runtime", ("*.c",), "src/runtime"),
+        **copies(firmware / "runtime", ("*.h",), "include"),
+        **{name: text for port in folders for name, text in copies(port, ("*.c", "*.h"), "src/port").items()},
+        **copies(firmware / "platform", ("platform.json", "platform.py"), "platform"),
+        **copies(firmware / "platform" / "builder", ("main.py",), "platform/builder"),
     }
     manifest = json.dumps(platformio_manifest(board), indent=2, sort_keys=True) + "\n"
     files[f"platform/boards/{board.platformio.board}.json"] = manifest.encode()

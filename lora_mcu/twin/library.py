@@ -43,7 +43,7 @@ def build_library(files: dict[str, bytes], folder: Path, extra: tuple[str, ...] 
     headers = hashlib.sha256(b"".join(content for name, content in sorted(files.items()) if name.endswith(".h")))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(
-            pool.map(lambda source: _compile(command, folder / "include", source, headers.digest()), sources)
+            pool.map(lambda source: _compile(command, folder, source, headers.digest()), sources)
         )
     library = folder / "twin.so"
     _call([compiler, *extra, "-shared", "-o", str(library), *map(str, objects), "-lm"])
@@ -58,12 +58,12 @@ def _objects() -> Path:
     return folder
 
 
-def _compile(command: list[str], include: Path, source: Path, headers: bytes) -> Path:
+def _compile(command: list[str], folder: Path, source: Path, headers: bytes) -> Path:
     key = hashlib.sha256(repr(command).encode() + headers + source.read_bytes()).hexdigest()
     target = _objects() / f"{key}.o"
     if not target.exists():
-        made = include.parent / f"{key}.o"
-        _call([*command, f"-I{include}", "-c", str(source), "-o", str(made)])
+        made = folder / f"{key}.o"
+        _call([*command, f"-I{folder / 'include'}", f"-I{folder / 'src'}", "-c", str(source), "-o", str(made)])
         shutil.move(made, target)
     return target
 

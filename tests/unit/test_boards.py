@@ -73,8 +73,9 @@ def test_unknown_board_names_near_ones() -> None:
     ("old", "new", "message"),
     [
         ('family = "stm32f4"', 'family = "avr"',
-         "family must be one of esp32c3, mps2, native, stm32f4, stm32f7, stm32h7, stm32l4, found 'avr'"),
-        ('core = "cortex-m4f"\n', "", "core must be one of cortex-m4f, cortex-m7f, cortex-m55, rv32imc, host, but"),
+         "family must be one of esp32c3, library, mps2, native, stm32f4, stm32f7, stm32h7, stm32l4, found 'avr'"),
+        ('core = "cortex-m4f"\n', "",
+         "core must be one of cortex-m4f, cortex-m7f, cortex-m55, rv32imc, xtensa-lx6, xtensa-lx7, host, but"),
         ('features = ["dsp", "fpu"]', 'features = ["x"]', "features must be a list of dsp, fpu, mve, found ['x']"),
         ("pointer_bytes = 4", "pointer_bytes = true", "pointer_bytes must be an integer from 4 to 8, found True"),
         ("baud = 115_200", "baud = 50", "serial.baud must be an integer from 1200 to 4000000, found 50"),
