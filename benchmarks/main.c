@@ -109,6 +109,33 @@ static void measure(void)
     print("stack", 0, lmcu_port_stack_used());
 }
 
+/* Ticks of storing SAMPLES and of EPOCHS over them, and what came out. */
+static void measure_epochs(void)
+{
+    enum { SAMPLES = 24, EPOCHS = 20 };
+    lmcu_settings_t settings = lmcu_default_settings();
+    uint64_t sum = 0;
+    lmcu_status_t status = lmcu_configure(&settings);
+    for (uint32_t i = 0; i < SAMPLES && status == LMCU_OK; i++) {
+        fill_input(i);
+        lmcu_label_t label = label_of(i);
+        uint64_t start = lmcu_port_ticks();
+        status = lmcu_store_sample(label);
+        sum += lmcu_port_ticks() - start;
+    }
+    print("store", SAMPLES, sum);
+    if (status == LMCU_OK) {
+        status = lmcu_run_begin(EPOCHS);
+    }
+    uint64_t start = lmcu_port_ticks();
+    while (status == LMCU_OK && lmcu_run_poll()) {
+    }
+    print("epochs", EPOCHS, lmcu_port_ticks() - start);
+    print("status", 0, (uint64_t)status);
+    print("steps", 0, lmcu_context.run_steps);
+    print("adapter", 0, lmcu_adapter_crc32());
+}
+
 int lmcu_main(void)
 {
     lmcu_port_init();
@@ -118,7 +145,11 @@ int lmcu_main(void)
         lmcu_port_idle(); /* until the host listens */
     }
     print("boot", 0, (uint64_t)status);
-    measure();
+    if (go == 'e') {
+        measure_epochs();
+    } else {
+        measure();
+    }
     print("end", 0, 0);
     for (;;) {
         lmcu_port_idle();

@@ -55,12 +55,12 @@ def build(program: lora_mcu.Program, folder: Path) -> Any:
     return lora_mcu.build(folder)
 
 
-def run(program: lora_mcu.Program, folder: Path) -> tuple[list[tuple[str, int, int]], float]:
+def run(program: lora_mcu.Program, folder: Path, go: bytes = b"g") -> tuple[list[tuple[str, int, int]], float]:
     """The measurement's lines, and how many instructions a tick is."""
     bench = build(program, folder)
     emulator = create(boards.load(BOARD), icount=True)
     try:
-        return listen(emulator.start(bench.elf)), emulator.instructions_per_tick or 1.0
+        return listen(emulator.start(bench.elf), go), emulator.instructions_per_tick or 1.0
     finally:
         emulator.stop()
 
@@ -78,15 +78,15 @@ def measure_kernel(kernel: cases.Kernel) -> dict[str, Any]:
     return {"name": kernel.name, "macs": kernel.macs, "instructions": round(ticks * per_tick)}
 
 
-def listen(url: str) -> list[tuple[str, int, int]]:
-    """Start the measurement and collect its lines (name, index, value)."""
+def listen(url: str, go: bytes = b"g") -> list[tuple[str, int, int]]:
+    """Start the measurement (g: operators and steps, e: epochs over the store); its lines (name, index, value)."""
     rows: list[tuple[str, int, int]] = []
     deadline = time.monotonic() + TIMEOUT_S
     with serial.serial_for_url(url, timeout=1) as line:
         pending = b""
         while time.monotonic() < deadline:
             if not rows:
-                line.write(b"g")  # again, until it answers: a byte that comes before the UART is up is lost
+                line.write(go)  # again, until it answers: a byte that comes before the UART is up is lost
             pending += line.read(line.in_waiting or 1)
             *done, pending = pending.split(b"\n")
             for text in done:

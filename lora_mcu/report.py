@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lora_mcu.codegen.model_c import stored_tensors
 from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
+from lora_mcu.passes.memory import align4
 
 if TYPE_CHECKING:
     from lora_mcu.program import Program
@@ -44,6 +46,9 @@ class Report:
     buffers: list[dict[str, Any]] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     note: str = ""  # why these layers
+    record: list[dict[str, Any]] = field(default_factory=list)  # of one stored sample: name and bytes, in order
+    cached: bool = False  # the record holds features, and epochs over the store skip the frozen prefix
+    prefix_instructions: int = 0  # estimate of what they skip of each sample
 
     @property
     def sram_bytes(self) -> int:
@@ -73,12 +78,18 @@ class Report:
         out["macs"] = sum(layer.macs_forward for layer in self.layers)
         out["instructions_inference_estimate"] = sum(layer.instructions_forward for layer in self.layers)
         out["instructions_step_estimate"] = self.step_instructions(1)
+        out["instructions_stored_step_estimate"] = self.step_instructions_stored
         return out
 
     def step_instructions(self, batch: int) -> int:
         """Estimated instructions of one training step on ``batch`` samples, update included."""
         sample = sum(layer.instructions_forward + layer.instructions_backward for layer in self.layers)
         return batch * sample + self.update_instructions
+
+    @property
+    def step_instructions_stored(self) -> int:
+        """Estimated instructions of one step on one sample of the store."""
+        return self.step_instructions(1) - (self.prefix_instructions if self.cached else 0)
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
@@ -98,4 +109,16 @@ class Report:
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
             buffers=[vars(b) for b in plan.buffers], steps=plan.steps, note=program.note,
+            record=_record(program), cached=info.cached, prefix_instructions=program.cut.skipped,
         )  # fmt: skip
+
+
+def _record(program: Program) -> list[dict[str, Any]]:
+    """The layout of one stored sample, in order; every part is rounded up to 4 bytes."""
+    graph, info = program.graph, program.info
+    tensors = stored_tensors(graph, program.cut)
+    parts = [(graph.tensors[i].name if info.cached else "input", align4(graph.tensors[i].nbytes)) for i in tensors]
+    parts.append(("label", 4))
+    if info.loss != "cross_entropy":
+        parts.append(("target", info.label_bytes))
+    return [{"name": name, "bytes": nbytes} for name, nbytes in parts]

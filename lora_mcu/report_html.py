@@ -85,11 +85,13 @@ def _largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
 def memory_sections(r: dict[str, Any]) -> list[Section]:
     """SRAM by symbol, the arena's plan and the constants of a report's plain data."""
     rows = _largest_first(r["sram"])
+    record = ", ".join(f"{part['bytes']:,} of {part['name']}" for part in r["record"])
     sram = Section(
         "SRAM",
         [
             f"{r['sram_bytes']:,} of {r['sram_limit']:,} bytes: {r['training_sram_bytes']:,} to run and train, the "
-            f"rest holds {r['store_capacity']:,} samples of {r['record_bytes']:,} bytes. No heap: these are all."
+            f"rest holds {r['store_capacity']:,} samples of {r['record_bytes']:,} bytes "
+            f"({record}). No heap: these are all."
         ],
         ("symbol", "bytes"), rows, ("all", r["sram_bytes"]),
         [Image(_memory_png(r), "Bytes of SRAM by symbol")],

@@ -120,6 +120,9 @@ def compile_(
     sram: Annotated[
         int | None, typer.Option(min=1, help="Bytes of SRAM to use at most.", show_default="all of the board's")
     ] = None,
+    cache: Annotated[
+        str, typer.Option(help="Store features from behind the frozen layers, not inputs: auto, on or off.")
+    ] = "auto",
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
@@ -140,6 +143,7 @@ def compile_(
         output=model_output,
         form=as_,
         sram=sram,
+        cache=cache,
     )
     program.write(output, force=force)
     report = program.report()

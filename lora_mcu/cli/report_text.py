@@ -24,6 +24,18 @@ def _slots(report: dict[str, Any]) -> str:
     return f"only {text} of {report['board']}: a lower --rank or fewer layers make room for more"
 
 
+def stored_samples(report: dict[str, Any]) -> str:
+    """How many samples the store holds, what a record is made of, and what epochs over it skip."""
+    data = sum(part["bytes"] for part in report["record"] if part["name"] not in ("label", "target"))
+    kind = "features" if report["cached"] else "input"
+    text = f"{report['store_capacity']:,} samples of {report['record_bytes']:,} bytes: {data:,} of {kind}, "
+    text += f"{report['record_bytes'] - data:,} of label"
+    if report["cached"]:
+        share = 1 - report["instructions_stored_step_estimate"] / report["instructions_step_estimate"]
+        text += f"; epochs over them skip the frozen prefix, about {100 * share:.1f} % of a step"
+    return text
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -45,6 +57,8 @@ def show(report: dict[str, Any]) -> None:
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"
     )
+    if report["store_capacity"]:
+        say(f"store  {stored_samples(report)}")
     say()
     table(("SRAM symbol", "bytes"), largest_first(report["sram"]))
     say()
