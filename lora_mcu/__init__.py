@@ -29,6 +29,7 @@ _EXPORTS = {
     "combine": "adapters.combining",
     "compile": "program",
     "emulate": "emulators",
+    "flash": "flashing",
     "load_project": "project",
     "merge": "adapters.merging",
 }
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         ProjectError,
         ToolError,
     )
+    from lora_mcu.flashing import flash
     from lora_mcu.program import Program, compile
     from lora_mcu.project import Project, load_project
     from lora_mcu.session.device import Device
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter", "AdapterError", "BoardError", "DataError", "Device", "DeviceError", "Error", "EvalStats", "ModelError",
     "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "combine",
-    "compile", "emulate", "load_project", "merge",
+    "compile", "emulate", "flash", "load_project", "merge",
 ]  # fmt: skip
 
 

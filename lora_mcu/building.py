@@ -8,16 +8,17 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lora_mcu import resources
 from lora_mcu.errors import ProjectError, ToolError
 
 BUILD_SECONDS = 600
@@ -111,14 +112,36 @@ def _check_tools(project: Path, board: str) -> None:
     for module, package in (("platformio", "platformio"), ("SCons", "scons==4.11.1")):
         if importlib.util.find_spec(module) is None:
             raise ToolError(f"{package.split('=')[0]} is not installed in {sys.executable}: pip install {package}")
+    facts = manifest(project, board)["build"]
+    packages = [str(folder) for folder in (project / ".pio" / "core" / "packages").glob("*/bin")]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *packages])
+    wrong = tools().check_compiler(facts["toolchain"], facts["debian_package"], facts["registry_package"], path)
+    if wrong:
+        raise ToolError(wrong)
+
+
+def manifest(project: Path, board: str) -> dict[str, Any]:
+    """The project's board manifest, with "build" and "upload". Raises ProjectError."""
     try:
         text = (project / "platform" / "boards" / f"{board}.json").read_text(encoding="utf-8")
-        facts: dict[str, Any] = json.loads(text)["build"]
-        compiler, package = facts["toolchain"] + "gcc", facts["debian_package"]
-    except (OSError, ValueError, KeyError):
-        raise ProjectError(f"{project} is incomplete (platform/boards/{board}.json): compile it again") from None
-    if shutil.which(compiler) is None:
-        raise ToolError(f"compiler {compiler} is not on PATH: apt install {package}")
+        found: dict[str, Any] = json.loads(text)
+        needed = {"toolchain", "debian_package", "registry_package"}
+        if set(found["build"]) >= needed and "protocols" in found["upload"]:
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ProjectError(f"{project} is incomplete (platform/boards/{board}.json): compile it again")
+
+
+@cache
+def tools() -> Any:
+    """``firmware/platform/builder/tools.py``, which every project carries a copy of."""
+    file = resources.path("firmware") / "platform" / "builder" / "tools.py"
+    spec = importlib.util.spec_from_file_location("lora_mcu_tools", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _run(command: list[str], project: Path, progress: Callable[[str], None] | None) -> list[str] | None:

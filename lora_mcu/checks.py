@@ -36,9 +36,11 @@ _PROGRAMS = (
 )
 _OPTIONAL_PROGRAMS = (
     ("riscv64-unknown-elf-gcc", "apt install gcc-riscv64-unknown-elf", "build for the ESP32-C3"),
-    ("dfu-util", "apt install dfu-util", "pio run -t upload over USB DFU"),
-    ("st-flash", "apt install stlink-tools", "pio run -t upload through an ST-LINK"),
-    ("esptool", "pip install esptool", "pio run -t upload to an ESP32-C3"),
+    ("openocd", "apt install openocd", "flash and pio debug through an ST-LINK"),
+    ("st-flash", "apt install stlink-tools", "flash through an ST-LINK, instead of openocd"),
+    ("dfu-util", "apt install dfu-util", "flash over USB DFU"),
+    ("esptool", "pip install esptool", "flash to an ESP32-C3"),
+    ("gdb-multiarch", "apt install gdb-multiarch", "pio debug"),
 )
 
 

@@ -29,6 +29,7 @@ adapter_app = typer.Typer(
 app.command("inspect", context_settings=_SETTINGS)(model.inspect)
 app.command("compile", context_settings=_SETTINGS)(model.compile_)
 app.command("build", context_settings=_SETTINGS)(model.build)
+app.command("flash", context_settings=_SETTINGS)(model.flash)
 app.command("report", context_settings=_SETTINGS)(model.report)
 app.command("emulate", context_settings=_SETTINGS)(device.emulate)
 app.command("train", context_settings=_SETTINGS)(training.train)

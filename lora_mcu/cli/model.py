@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that need no device: inspect, compile, build, report."""
+"""Commands before there is a device that answers: inspect, compile, build, flash, report."""
 
 from __future__ import annotations
 
@@ -163,6 +163,27 @@ def build(project: options.Project) -> None:
     with working(f"building {project}"):
         result = lora_mcu.build(project)
     say(str(result))
+
+
+def flash(
+    project: options.Project,
+    port: Annotated[str | None, typer.Option(help="Serial port, for esptool.", show_default="it looks")] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", help="openocd, st-flash, dfu-util or esptool.", show_default="first installed"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
+) -> None:
+    """Write a built project to its board and verify it."""
+    from lora_mcu import flashing
+
+    if dry_run:
+        flashing.flash(project, port=port, tool=with_, dry_run=True, progress=say)
+        say(f"to do that: {flashing.connection(project)}")
+        return
+    with working(f"flashing {project}"):
+        tool = flashing.flash(project, port=port, tool=with_)
+    say(f"{tool} wrote {project} and verified it: `lora-mcu ports` shows whether the board answers")
 
 
 def report(

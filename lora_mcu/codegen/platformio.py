@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     import jinja2
 
 # The first is the board's own; the others work with the same image.
-_PROTOCOLS = {"none": [], "dfu": ["dfu", "stlink"], "stlink": ["stlink", "dfu"], "esptool": ["esptool"]}
+_PROTOCOLS: dict[str, list[str]] = {
+    "none": [],
+    "dfu": ["dfu", "stlink"],
+    "stlink": ["stlink", "dfu"],
+    "esptool": ["esptool"],
+}
+
+# OpenOCD's file for a family and the address of DBGMCU_IDCODE, whose bits 0 to 11 tell the part (the debug
+# chapter of RM0090, RM0390, RM0385, RM0433 and RM0432).
+_OPENOCD = {
+    "stm32f4": ("stm32f4x", 0xE0042000),
+    "stm32f7": ("stm32f7x", 0xE0042000),
+    "stm32h7": ("stm32h7x", 0x5C001000),
+    "stm32l4": ("stm32l4x", 0xE0042000),
+}
+_CHIP_IDS = {"stm32f405": 0x413, "stm32f446": 0x421, "stm32f746": 0x449, "stm32h743": 0x450, "stm32l4r5": 0x470}
 
 
 def _stack_bytes() -> int:
@@ -24,6 +39,19 @@ def _stack_bytes() -> int:
     match = re.search(r"#define LMCU_STACK_BYTES (\d+)", text)
     assert match is not None, "lmcu_config.h defines LMCU_STACK_BYTES"
     return int(match[1])
+
+
+def _chip(board: Board) -> dict[str, Any]:
+    """What upload tools and debuggers need to know of the part; a part without an identity here is not checked."""
+    chip = next((name for name in _CHIP_IDS if board.mcu.startswith(name)), board.mcu)
+    target, address = _OPENOCD.get(board.family, ("", 0))
+    return {
+        "chip": chip,
+        "origin": board.region("flash").origin,
+        "openocd_target": target,
+        "chip_id": _CHIP_IDS.get(chip, 0),
+        "chip_id_address": address,
+    }
 
 
 def platformio_manifest(board: Board) -> dict[str, Any]:
@@ -48,6 +76,7 @@ def platformio_manifest(board: Board) -> dict[str, Any]:
             "maximum_size": board.flash_bytes,
             "protocol": board.upload,
             "protocols": _PROTOCOLS[board.upload],
+            **_chip(board),
         },
     }
 
@@ -88,7 +117,7 @@ def render_project_files(board: Board) -> dict[str, bytes]:
         **copies(firmware / "runtime", ("*.h",), "include"),
         **{name: text for port in folders for name, text in copies(port, ("*.c", "*.h"), "src/port").items()},
         **copies(firmware / "platform", ("platform.json", "platform.py"), "platform"),
-        **copies(firmware / "platform" / "builder", ("main.py",), "platform/builder"),
+        **copies(firmware / "platform" / "builder", ("main.py", "tools.py"), "platform/builder"),
     }
     manifest = json.dumps(platformio_manifest(board), indent=2, sort_keys=True) + "\n"
     files[f"platform/boards/{board.platformio.board}.json"] = manifest.encode()

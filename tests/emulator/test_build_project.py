@@ -202,7 +202,10 @@ def test_missing_compiler_names_its_package(har: Compiled, tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError) as refused:
         lora_mcu.build(har.folder)
-    assert str(refused.value) == "compiler arm-none-eabi-gcc is not on PATH: apt install gcc-arm-none-eabi"
+    assert str(refused.value) == (
+        "compiler arm-none-eabi-gcc is not on PATH: apt install gcc-arm-none-eabi (PlatformIO's registry has it as "
+        "toolchain-gccarmnoneeabi)"
+    )
 
 
 def test_plain_pio_run_names_the_missing_compiler(tmp_path: Path) -> None:
@@ -231,12 +234,15 @@ def test_upload_names_the_missing_tool_or_flashes_the_image(port_projects: dict[
     run = pio_run(project, [], environment, "-t", "upload")
     assert run.returncode == 1
     assert "Error: upload tool dfu-util is not on PATH: apt install dfu-util" in run.stderr
-    (tools / "dfu-util").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    image = project / ".pio" / "build" / "netduinoplus2" / "firmware.bin"
+    reads = f'case "$*" in *-U*) for last; do :; done; /bin/cp "{image}" "$last";; esac'
+    (tools / "dfu-util").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n{reads}\n')
     (tools / "dfu-util").chmod(0o755)
     run = pio_run(project, [], environment, "-t", "upload")
     assert run.returncode == 0, run.stderr
-    said = (tmp_path / "said").read_text().split()
-    assert said == ["-a", "0", "-s", "0x08000000:leave", "-D", ".pio/build/netduinoplus2/firmware.bin"]
+    write, read = (tmp_path / "said").read_text().splitlines()
+    assert write == "-a 0 -d 0483:df11 -s 0x08000000 -D .pio/build/netduinoplus2/firmware.bin"
+    assert ":leave -U " in read and "dfu-util wrote the image and verified it" in run.stdout
 
 
 def test_not_a_project(tmp_path: Path) -> None:

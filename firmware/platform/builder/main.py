@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds firmware.elf (and .bin, upload) of a lora_mcu project; SCons runs this file."""
 
+import importlib.util
 import os
-import shutil
+import pathlib
 import sys
 
 from SCons.Script import AlwaysBuild, Default, DefaultEnvironment
@@ -13,17 +14,26 @@ prefix = board.get("build.toolchain", "")
 native = board.get("build.native") == "yes"
 
 
+def load_tools():
+    """The module beside this file; SCons gives a script no __file__."""
+    file = os.path.join(env.PioPlatform().get_dir(), "builder", "tools.py")
+    spec = importlib.util.spec_from_file_location("lora_mcu_tools", file)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tools = load_tools()
+env.AppendENVPath("PATH", tools.folders(env.subst("$PROJECT_PACKAGES_DIR")))
+
+
 def find_compiler():
-    """Stop with one line that names the missing compiler and where it comes from."""
-    compiler = prefix + "gcc"
-    if shutil.which(compiler, path=env["ENV"].get("PATH")):
-        return
-    other = board.get("build.registry_package", "")
-    sys.stderr.write(
-        f"Error: compiler {compiler} is not on PATH: apt install {board.get('build.debian_package')}"
-        + (f" (PlatformIO's registry has it as {other})\n" if other else "\n")
-    )
-    env.Exit(1)
+    """Stop with one line that names the missing or old compiler and where it comes from."""
+    packages = board.get("build.debian_package"), board.get("build.registry_package", "")
+    wrong = tools.check_compiler(prefix, *packages, path=env["ENV"].get("PATH"))
+    if wrong:
+        sys.stderr.write(f"Error: {wrong}\n")
+        env.Exit(1)
 
 
 # The arithmetic is part of the product: no contraction, no reassociation, no errno, C99 rounding of every operation.
@@ -90,29 +100,21 @@ if not native:
 size = env.Alias("size", program, env.VerboseAction("$SIZEPRINTCMD", "Size of $SOURCE"))
 AlwaysBuild(size)
 
-UPLOAD = {
-    "dfu": ("dfu-util", "dfu-util -a 0 -s 0x08000000:leave -D $SOURCE"),
-    "stlink": ("st-flash", "st-flash --reset write $SOURCE 0x08000000"),
-    "esptool": ("esptool", "esptool --chip esp32c3 ${UPLOAD_PORT and '--port ' + UPLOAD_PORT} write-flash 0x0 $SOURCE"),
-}
-INSTALL = {
-    "dfu-util": "apt install dfu-util",
-    "st-flash": "apt install stlink-tools",
-    "esptool": "pip install esptool",
-}
+
+def upload(source, **_kwargs):
+    """Write and verify the image; a failure is one line."""
+    elf = pathlib.Path(str(source[0])).with_suffix(".elf")
+    protocol, port = env.subst("$UPLOAD_PROTOCOL"), env.subst("$UPLOAD_PORT")
+    try:
+        tool = tools.upload(board.get("upload"), elf, protocol, port=port, path=env["ENV"].get("PATH"))
+    except tools.UploadToolError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    print(f"{tool} wrote the image and verified it")
+    return 0
 
 
-def find_uploader(*_args, **_kwargs):
-    """Stop with one line when the upload tool is missing."""
-    tool = UPLOAD[env.subst("$UPLOAD_PROTOCOL")][0]
-    if shutil.which(tool, path=env["ENV"].get("PATH")):
-        return 0
-    sys.stderr.write(f"Error: upload tool {tool} is not on PATH: {INSTALL[tool]}\n")
-    return 1
-
-
-if env.subst("$UPLOAD_PROTOCOL") in UPLOAD:
-    action = env.VerboseAction(UPLOAD[env.subst("$UPLOAD_PROTOCOL")][1], "Uploading $SOURCE")
-    AlwaysBuild(env.Alias("upload", binary, [env.VerboseAction(find_uploader, "Looking for the upload tool"), action]))
+if not native:
+    AlwaysBuild(env.Alias("upload", binary, env.VerboseAction(upload, "Uploading $SOURCE")))
 
 Default(targets)
