@@ -80,6 +80,10 @@ void lmcu_model_suffix(void);   /* the rest of the forward pass, to logits */
 void lmcu_model_tail(void);     /* logits -> output (softmax, dequantize); nothing for most regressors */
 void lmcu_model_backward(void); /* logit_gradient -> gradients += */
 
+/* Called after each operator, forward and backward. A program may define its own (the firmware's feeds the watchdog); it
+ * must not touch the model's memory. The one that comes along does nothing. */
+void lmcu_layer_done(void);
+
 /* What a label is on the device. Cross entropy: a class index, 4 bytes little-endian u32 on the wire, in the store the low
  * 24 bits of the record's tag. MSE: logit_count float32 in real units, in the store behind the tag. */
 typedef union {

@@ -73,6 +73,21 @@ enum lmcu_status {
     X(MERGE, 58, "adds the adapter into the weights") \
     X(UNMERGE, 59, "takes the adapter out of the weights")
 
+/* X(name, number, meaning): causes of a reset, in STATISTICS */
+#define LMCU_RESET_TABLE(X) \
+    X(UNKNOWN, 0, "the part does not tell") \
+    X(POWER, 1, "power-on or brown-out") \
+    X(PIN, 2, "the reset pin") \
+    X(REQUEST, 3, "the firmware was asked to (REBOOT)") \
+    X(WATCHDOG, 4, "the watchdog: the firmware hung") \
+    X(FAULT, 5, "a fault of the core: the firmware is broken")
+
+enum lmcu_reset {
+#define LMCU_X(name, number, text) LMCU_RESET_##name = number,
+    LMCU_RESET_TABLE(LMCU_X)
+#undef LMCU_X
+};
+
 enum lmcu_message {
 #define LMCU_X(name, number, text) LMCU_MSG_##name = number,
     LMCU_MESSAGE_TABLE(LMCU_X)

@@ -13,6 +13,8 @@
 #define LMCU_MAX_PAYLOAD 1024   /* bytes of one frame's payload */
 #define LMCU_WINDOW 1           /* responses kept, requests in flight */
 
+#define LMCU_WATCHDOG_MS 8000   /* the watchdog's period: longer than any erase area's erase and any layer */
+
 #define LMCU_CONTEXT_BYTES 256  /* lmcu_context: the training state */
 #define LMCU_LINK_BYTES 2184    /* lmcu_link: frame buffers, sequence state, response cache */
 #define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */

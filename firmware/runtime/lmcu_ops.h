@@ -10,7 +10,7 @@
 /* Called after each operator of the generated code with its step in the memory plan. A build that counts instructions per
  * layer defines it (benchmarks/); otherwise it is nothing. */
 #ifndef LMCU_STEP
-#define LMCU_STEP(step) ((void)0)
+#define LMCU_STEP(step) lmcu_layer_done()
 #endif
 
 /* How a clamped output passes gradients back (straight-through). An activation's bound masks every gradient at it; the bare

@@ -34,6 +34,27 @@ uint32_t lmcu_port_boot_id(void);
 /* Reset of the whole part. Does not return. */
 void lmcu_port_reset(void);
 
+/* Why the part was reset: LMCU_RESET_*, the same for the whole boot; UNKNOWN where nothing tells. */
+uint32_t lmcu_port_reset_cause(void);
+
+/* Starts the watchdog with a period of at least `ms`, for good. Returns the shortest period that the part's tolerances allow,
+ * 0 where there is no watchdog. Nothing starts it but this call. */
+uint32_t lmcu_port_watchdog_start(uint32_t ms);
+
+/* Starts the period anew; harmless where it never began. The runtime calls it between two layers and in the main loop; a
+ * driver that waits long (an erase of several areas) calls it between two waits. */
+void lmcu_port_watchdog_feed(void);
+
+/* Bytes that the port takes from the line while the core computes: the ring where an interrupt fills it. The host keeps no
+ * more than that in flight behind the request that is being run. */
+uint32_t lmcu_port_rx_bytes(void);
+
+/* The rate nearest to `baud` that the line can have; 0: this port has one speed, or none so near that asking makes sense. */
+uint32_t lmcu_port_baud_near(uint32_t baud);
+
+/* Changes the line's speed once all bytes are out; 0: back to the board's own. Only rates that lmcu_port_baud_near gave. */
+void lmcu_port_baud_set(uint32_t baud);
+
 /* Lowest stack pointer seen, as bytes used of LMCU_STACK_BYTES (painted stack); 0 where unknown. */
 uint32_t lmcu_port_stack_used(void);
 
@@ -49,6 +70,9 @@ bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t cou
 
 /* Erased bytes are 0xFF. False: it failed. */
 bool lmcu_port_flash_erase(uint32_t half);
+
+/* The longest that one such erase stalls the core, ms, by the part's data sheet: the host is told before (BUSY). */
+uint32_t lmcu_port_flash_erase_ms(void);
 
 /* Programs one unit and reads it back. False: it failed, or reads otherwise. */
 bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit);

@@ -6,6 +6,12 @@
 #include "protocol.h"
 #include "store.h"
 
+/* The longest that the watchdog waits for is one operator, or one erase. */
+void lmcu_layer_done(void)
+{
+    lmcu_port_watchdog_feed();
+}
+
 int lmcu_main(void)
 {
     lmcu_port_init();
@@ -13,7 +19,9 @@ int lmcu_main(void)
     (void)status; /* FLOAT_ENV: HELLO says so, training is refused, inference works */
     lmcu_slot_boot();
     lmcu_link_init();
+    (void)lmcu_port_watchdog_start(LMCU_WATCHDOG_MS); /* 0: this port has none */
     for (;;) {
+        lmcu_port_watchdog_feed();
         if (!lmcu_link_poll()) {
             lmcu_port_idle();
         }

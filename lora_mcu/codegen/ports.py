@@ -48,6 +48,10 @@ _STM32_UARTS = {
 }
 # Base address and receive interrupt: Arm's application notes AN500 and AN547 (the secure alias, where the core starts).
 _MPS_UARTS = {"an500": ("0x40004000u", 0), "an547": ("0x59303000u", 33)}
+_MPS_WATCHDOGS = {"an500": "0x40008000u", "an547": "0u"}
+# Longest erase of one area, ms: data sheets of STM32F405 (128 KB, 8 bits at a time), F746 (256 KB), H743 (128 KB), L4R5
+# (8 KB); ESP32-C3's flash chips (4 KB). Files of the host take next to nothing.
+_ERASE_MS = {"stm32f4": 4000, "stm32f7": 4000, "stm32h7": 4000, "stm32l4": 25, "esp32c3": 400, "mps2": 20, "native": 20}
 _WITHOUT_RANDOM = ("stm32f446",)
 
 
@@ -81,7 +85,11 @@ def _stm32(board: Board) -> Defines:
 
 def _mps2(board: Board) -> Defines:
     base, irq = _MPS_UARTS[board.mcu]
-    return [("LMCU_BOARD_UART_BASE", base), ("LMCU_BOARD_UART_IRQ", str(irq))]
+    return [
+        ("LMCU_BOARD_UART_BASE", base),
+        ("LMCU_BOARD_UART_IRQ", str(irq)),
+        ("LMCU_BOARD_WATCHDOG_BASE", _MPS_WATCHDOGS[board.mcu]),
+    ]
 
 
 _DEFINES: dict[str, Callable[[Board], Defines]] = {
@@ -97,5 +105,7 @@ _DEFINES: dict[str, Callable[[Board], Defines]] = {
 
 def defines(board: Board) -> Defines:
     """Return the names and values that the board's port needs beyond clock and baud rate."""
+    areas = board.adapter_region.areas // 2 if board.adapter_region else 0
+    erase = [("LMCU_BOARD_FLASH_ERASE_MS", f"{areas * _ERASE_MS[board.family]}u")]
     caches = [("LMCU_BOARD_CACHES", "1" if board.core == "cortex-m7f" else "0")]
-    return (caches if board.core.startswith("cortex-m") else []) + _DEFINES[board.family](board)
+    return erase + (caches if board.core.startswith("cortex-m") else []) + _DEFINES[board.family](board)

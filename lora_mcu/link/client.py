@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from lora_mcu.errors import DeviceError
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message, Status, describe
@@ -21,6 +22,7 @@ TIMEOUT = 1.0  # seconds until the first retry
 RETRIES = 6
 _MAX_BACKOFF = 8  # times the timeout
 _HELLO = struct.Struct("<IIBBBBBBH32s32sIIIIIB")
+_FIRST_HELLO = 101  # bytes that every firmware of this protocol version sends
 
 
 class StatusError(DeviceError):
@@ -46,6 +48,14 @@ class DeviceResetError(DeviceError):
         self.lost_steps = lost_steps
 
 
+def unpack_grown(layout: struct.Struct, message: Message, fields: bytes, first: int) -> tuple[Any, ...]:
+    """Unpack an answer that has grown at its end since its first ``first`` bytes: what is missing is 0, what is
+    unknown is ignored. Raises DeviceError when it is shorter than it ever was."""
+    if len(fields) < first:
+        raise DeviceError(f"{message.name}'s answer has {len(fields)} bytes instead of {first}: rebuild the firmware")
+    return layout.unpack(fields[: layout.size].ljust(layout.size, b"\0"))
+
+
 @dataclass(frozen=True)
 class Hello:
     """HELLO's answer (docs/protocol.md)."""
@@ -68,10 +78,8 @@ class Hello:
 
     @classmethod
     def unpack(cls, fields: bytes) -> Hello:
-        if len(fields) != _HELLO.size:
-            raise DeviceError(f"HELLO's answer has {len(fields)} bytes instead of {_HELLO.size}: not a lora_mcu device")
-        nonce, boot, protocol, major, minor, patch, float_ok, window, payload, model, layout, *rest = _HELLO.unpack(
-            fields
+        nonce, boot, protocol, major, minor, patch, float_ok, window, payload, model, layout, *rest = unpack_grown(
+            _HELLO, Message.HELLO, fields, _FIRST_HELLO
         )
         hello = cls(
             nonce,

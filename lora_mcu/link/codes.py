@@ -24,6 +24,7 @@ def _table(name: str) -> dict[str, tuple[int, str]]:
 
 _STATUS = _table("STATUS")
 _MESSAGE = _table("MESSAGE")
+_RESET = _table("RESET")
 _CONFIG = {m[1]: int(m[2]) for m in _DEFINE.finditer((_HEADERS / "lmcu_config.h").read_text())}
 
 
@@ -45,6 +46,13 @@ class Message(IntEnum, metaclass=_FromHeader):
     vars().update({name: number for name, (number, _) in _MESSAGE.items()})
 
 
+class ResetCause(IntEnum, metaclass=_FromHeader):
+    """Why a device was reset, LMCU_RESET_TABLE."""
+
+    vars().update({name: number for name, (number, _) in _RESET.items()})
+
+
+RESET_TEXT: dict[int, str] = dict(_RESET.values())
 STATUS_TEXT: dict[int, str] = dict(_STATUS.values())
 MESSAGE_TEXT: dict[int, str] = dict(_MESSAGE.values())
 PROTOCOL_VERSION = _CONFIG["PROTOCOL_VERSION"]

@@ -13,14 +13,15 @@ from typing import Any
 
 from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.info import ModelInfo
-from lora_mcu.link.client import Client, Request
+from lora_mcu.link.client import Client, Request, unpack_grown
 from lora_mcu.link.codes import Message
 from lora_mcu.session.settings import ROUNDINGS, Settings
 from lora_mcu.session.stats import RawStats
 
 _STATS = struct.Struct("<fIIII")
 _SETTINGS = struct.Struct("<fffffIII")
-_STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIII")
+_STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIIIB")
+_FIRST_STATISTICS = 144  # bytes that every firmware of this protocol version sends
 _MAX_INFO = 1 << 20
 _MAX_SLOTS = 1 << 16
 _MAX_COUNT = 1 << 26  # elements or bytes: more than any board's memory
@@ -49,6 +50,7 @@ class Statistics:
     bad_frames: int
     repeats: int
     naks: int
+    reset_cause: int  # ResetCause
 
 
 def read_info(client: Client) -> ModelInfo:
@@ -109,7 +111,7 @@ def _check_info(info: ModelInfo) -> None:
 
 def statistics(client: Client) -> Statistics:
     """Read progress, sums, settings and counters; also while a run is in progress."""
-    fields = _unpack(_STATISTICS, Message.STATISTICS, client.request(Message.STATISTICS))
+    fields = unpack_grown(_STATISTICS, Message.STATISTICS, client.request(Message.STATISTICS), _FIRST_STATISTICS)
     values = [
         *fields[:5],
         RawStats(*_STATS.unpack(fields[5])),

@@ -53,6 +53,20 @@ static uint32_t use_stack(void)
     return room[7];
 }
 
+/* Starts the watchdog, feeds it through three periods, then hangs. */
+static void hang(void)
+{
+    const uint32_t ms = lmcu_port_watchdog_start(300);
+    const uint64_t start = lmcu_port_ticks();
+    const uint64_t period = (uint64_t)LMCU_BOARD_CLOCK_HZ / 1000u * ms;
+    while (lmcu_port_ticks() - start < 3u * period) {
+        lmcu_port_watchdog_feed();
+    }
+    lmcu_port_write((const uint8_t *)"hung\n", 5);
+    for (;;) {
+    }
+}
+
 static void serve(uint8_t byte)
 {
     switch (byte) {
@@ -65,6 +79,8 @@ static void serve(uint8_t byte)
     case 'M': answer(tick_faults()); break;
     case 'L': answer(loop_ticks()); break;
     case 'B': be_busy(); break;
+    case 'W': hang(); break;
+    case 'Q': answer(lmcu_port_reset_cause()); break;
     case 'R': lmcu_port_reset(); break;
     case 'F': __builtin_trap(); break; /* an undefined instruction */
     default: lmcu_port_write(&byte, 1); break;

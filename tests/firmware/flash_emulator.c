@@ -105,6 +105,11 @@ bool lmcu_port_flash_erase(uint32_t half)
     return true;
 }
 
+uint32_t lmcu_port_flash_erase_ms(void)
+{
+    return 0;
+}
+
 static void torn(uint32_t half, uint32_t offset, const uint8_t *unit)
 {
     flash.used[unit_at(half, offset)] = 1;

@@ -131,6 +131,43 @@ void lmcu_port_reset(void)
     reset_wanted = 1;
 }
 
+uint32_t lmcu_port_reset_cause(void)
+{
+    return LMCU_RESET_PIN;
+}
+
+uint32_t lmcu_port_watchdog_start(uint32_t ms)
+{
+    return ms;
+}
+
+void lmcu_port_watchdog_feed(void)
+{
+}
+
+uint32_t lmcu_port_rx_bytes(void)
+{
+    return LMCU_RX_RING_BYTES;
+}
+
+/* 2 000 000 is the fastest. */
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return baud < 2000000 ? baud : 2000000;
+}
+
+uint32_t fake_baud;
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    fake_baud = baud;
+}
+
+uint32_t lmcu_port_flash_erase_ms(void)
+{
+    return 40;
+}
+
 uint32_t lmcu_port_stack_used(void)
 {
     return 123;

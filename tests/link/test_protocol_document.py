@@ -9,7 +9,7 @@ from pathlib import Path
 from link.fake_device import SMALL, FakeDevice
 
 from lora_mcu.link import client, commands
-from lora_mcu.link.codes import MESSAGE_TEXT, PROTOCOL_VERSION, STATUS_TEXT, Message, Status
+from lora_mcu.link.codes import MESSAGE_TEXT, PROTOCOL_VERSION, STATUS_TEXT, Message, ResetCause, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
@@ -39,7 +39,7 @@ def test_every_message_and_status_has_its_row() -> None:
 def test_the_host_reads_the_whole_header() -> None:
     """Every X(...) line of the header, counted without the parser that the host uses."""
     listed = re.findall(r"^    X\((\w+), (\d+),", HEADER, re.MULTILINE)
-    assert sorted(listed) == sorted((c.name, str(int(c))) for c in [*Message, *Status])
+    assert sorted(listed) == sorted((c.name, str(int(c))) for c in [*Message, *Status, *ResetCause])
     assert len(set(map(int, Message))) == len(Message) == len(MESSAGE_TEXT) and max(Message) < 128
     assert len(set(map(int, Status))) == len(Status) == len(STATUS_TEXT)
     assert f"# The wire protocol, version {PROTOCOL_VERSION}" in DOCUMENT
@@ -58,11 +58,11 @@ def fields(title: str, width: int) -> int:
 def test_offsets_are_those_of_host_and_device() -> None:
     assert fields("`settings`, 32 bytes", 32) == commands._SETTINGS.size
     assert fields("HELLO's response:", 101) == client._HELLO.size
-    assert fields("STATISTICS' response:", 144) == commands._STATISTICS.size
+    assert fields("STATISTICS' response:", 145) == commands._STATISTICS.size
     device = FakeDevice(SMALL)
     assert len(device.hello().payload) == 1 + 101
-    assert len(device.run(Message.STATISTICS).payload) == 1 + 144
-    assert "101 bytes, below" in DOCUMENT and "144 bytes, below" in DOCUMENT
+    assert len(device.run(Message.STATISTICS).payload) == 1 + 145
+    assert "101 bytes, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
 
 
 def test_what_the_document_says_of_later_and_of_runs_is_so() -> None:

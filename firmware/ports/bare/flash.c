@@ -35,6 +35,11 @@ bool lmcu_port_flash_erase(uint32_t half)
     return in_file() ? lmcu_file_flash_erase(half) : lmcu_hardware_flash_erase(half);
 }
 
+uint32_t lmcu_port_flash_erase_ms(void)
+{
+    return LMCU_BOARD_FLASH_ERASE_MS;
+}
+
 bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit)
 {
     return in_file() ? lmcu_file_flash_program(half, offset, unit) : lmcu_hardware_flash_program(half, offset, unit);

@@ -8,7 +8,11 @@
 
 #define LMCU_FLASH_FILE_BYTES 32u
 
+/* What whoever resets the part leaves for the next boot, with a cause in the low byte; a plain number, for assembly too. */
+#define LMCU_RESET_NOTE 0x5EED0000
+
 typedef struct {
+    volatile uint32_t reset_note; /* first, where assembly finds it; survives a reset */
     volatile uint32_t rx_head;  /* bytes ever put into the ring */
     volatile uint32_t rx_tail;  /* bytes ever taken out */
     volatile uint32_t rx_lost;  /* bytes that found the ring or the data register full */
@@ -17,6 +21,8 @@ typedef struct {
     uint32_t clock_source;
     uint32_t boot_id;           /* 0: not made yet */
     uint32_t boot_count;        /* survives a reset, random after power-on: never initialised */
+    uint32_t reset_cause;
+    uint32_t baud;              /* of the line */
     uint32_t flash_file;        /* in an emulator: handle of the file that is the flash; 0: not opened yet */
 } lmcu_port_fields_t;
 
@@ -30,7 +36,7 @@ extern uint8_t lmcu_rx_ring[LMCU_RX_RING_BYTES];
 extern uint8_t lmcu_stack[LMCU_STACK_BYTES];
 
 /* bare/ */
-void lmcu_boot_count(void); /* all fields 0 but the count, which rises */
+void lmcu_boot_count(void); /* all fields 0 but the count, which rises, and the cause of the reset */
 void lmcu_ring_put(uint8_t byte);
 uint32_t lmcu_ring_take(uint8_t *buffer, uint32_t capacity);
 void lmcu_zero_bss(void);
@@ -54,6 +60,7 @@ void lmcu_clock_init(void); /* sets clock_hz and clock_source */
 void lmcu_serial_init(void);
 void lmcu_serial_drain(void); /* waits, bounded, until the last byte has left the wire */
 void lmcu_serial_interrupt(void);
+uint32_t lmcu_hardware_reset_cause(void); /* LMCU_RESET_*, read once; UNKNOWN where there is no register for it */
 uint32_t lmcu_hardware_random(void); /* 0 where there is no generator or it does not answer */
 
 void lmcu_memory_init(void); /* before RAM is touched; weak in cortex_m/ */

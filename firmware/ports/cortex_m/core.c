@@ -57,6 +57,12 @@ uint64_t lmcu_port_ticks(void)
     return wraps * TICK_PERIOD + (value == 0 ? 0 : TICK_PERIOD - value);
 }
 
+/* The serial interrupt fills the ring whatever the core does. */
+uint32_t lmcu_port_rx_bytes(void)
+{
+    return LMCU_RX_RING_BYTES;
+}
+
 /* A byte between the caller's last read and here is seen by the comparison; one after it is pending and ends WFI even
  * though interrupts are masked. SysTick ends it after a period at the latest. */
 void lmcu_port_idle(void)
@@ -71,6 +77,7 @@ void lmcu_port_idle(void)
 void lmcu_port_reset(void)
 {
     lmcu_serial_drain();
+    lmcu_port_state.fields.reset_note = LMCU_RESET_NOTE | LMCU_RESET_REQUEST;
     __asm volatile("cpsid i\n\tdsb" ::: "memory");
     SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;
     for (;;) {

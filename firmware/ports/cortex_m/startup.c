@@ -8,6 +8,16 @@
 /* A fault leaves nothing to trust, not even the stack pointer: reset the part. */
 static void fault(void)
 {
+    lmcu_port_state.fields.reset_note = LMCU_RESET_NOTE | LMCU_RESET_FAULT;
+    SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;
+    for (;;) {
+    }
+}
+
+/* Nothing but a watchdog that warns before it resets. */
+static void watchdog(void)
+{
+    lmcu_port_state.fields.reset_note = LMCU_RESET_NOTE | LMCU_RESET_WATCHDOG;
     SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;
     for (;;) {
     }
@@ -17,7 +27,7 @@ static void fault(void)
 const uintptr_t lmcu_vectors[16 + LMCU_BOARD_UART_IRQ + 1] __attribute__((section(".vectors"), used)) = {
     [0] = (uintptr_t)&lmcu_stack[LMCU_STACK_BYTES],
     [1] = (uintptr_t)lmcu_reset_handler,
-    [2] = (uintptr_t)fault,  /* NMI */
+    [2] = (uintptr_t)watchdog, /* NMI */
     [3] = (uintptr_t)fault,  /* HardFault */
     [4] = (uintptr_t)fault,  /* MemManage */
     [5] = (uintptr_t)fault,  /* BusFault */

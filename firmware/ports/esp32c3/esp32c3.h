@@ -26,7 +26,14 @@
 /* Low-power management: RTC_CNTL */
 #define RTC_OPTIONS0 LMCU_REG(0x60008000u)
 #define RTC_OPTIONS0_RESET (1u << 31)
+#define RTC_RESET_STATE LMCU_REG(0x60008038u)
+#define RTC_RESET_STATE_CAUSE 0x3Fu
 #define RTC_WDT_CONFIG0 LMCU_REG(0x60008090u)
+#define RTC_WDT_CONFIG0_ENABLE (1u << 31)
+#define RTC_WDT_CONFIG0_RESET (3u << 28 | 7u << 13) /* stage 0 resets the system, for 3.2 us */
+#define RTC_WDT_CONFIG1 LMCU_REG(0x60008094u)
+#define RTC_WDT_FEED LMCU_REG(0x600080A4u)
+#define RTC_WDT_FEED_NOW (1u << 31)
 #define RTC_WDT_PROTECT LMCU_REG(0x600080A8u)
 #define RTC_SWD_CONF LMCU_REG(0x600080ACu)
 #define RTC_SWD_CONF_FEED (1u << 31)

@@ -19,16 +19,29 @@ void lmcu_clock_init(void)
     port->clock_source = 1;
 }
 
-/* The UART counts crystal periods, whatever the core runs at. The ROM has routed UART0 to its pins. */
-void lmcu_serial_init(void)
+/* Sixteenths of the divider, which has 12 bits before the point. */
+static uint32_t divider(uint32_t baud)
 {
-    const uint32_t sixteenths = (16u * LMCU_BOARD_CRYSTAL_HZ + LMCU_BOARD_BAUD / 2u) / LMCU_BOARD_BAUD; /* 640 million fits */
-    UART_CLK_CONF = (UART_CLK_CONF & ~(UART_CLK_CONF_DIVIDERS)) | UART_CLK_CONF_XTAL | UART_CLK_CONF_ENABLE;
+    const uint32_t nearest = (16u * LMCU_BOARD_CRYSTAL_HZ + baud / 2u) / baud; /* 640 million fits */
+    return nearest < 16u ? 16u : nearest > 0xFFFFu ? 0xFFFFu : nearest;
+}
+
+static void set_divider(uint32_t baud)
+{
+    const uint32_t sixteenths = divider(baud);
     UART_CLKDIV = (sixteenths / 16u) | (sixteenths % 16u) << 20;
-    UART_CONF0 = (UART_CONF0 & ~UART_CONF0_FORMAT) | UART_CONF0_8N1;
     UART_ID |= UART_ID_UPDATE;
     for (uint32_t reads = 0; reads < 1000 && (UART_ID & UART_ID_UPDATE) != 0; reads++) {
     }
+    lmcu_port_state.fields.baud = baud;
+}
+
+/* The UART counts crystal periods, whatever the core runs at. The ROM has routed UART0 to its pins. */
+void lmcu_serial_init(void)
+{
+    UART_CLK_CONF = (UART_CLK_CONF & ~(UART_CLK_CONF_DIVIDERS)) | UART_CLK_CONF_XTAL | UART_CLK_CONF_ENABLE;
+    UART_CONF0 = (UART_CONF0 & ~UART_CONF0_FORMAT) | UART_CONF0_8N1;
+    set_divider(LMCU_BOARD_BAUD);
 }
 
 void lmcu_port_init(void)
@@ -75,7 +88,7 @@ void lmcu_serial_drain(void)
     for (uint32_t reads = 0; reads < WAIT_READS && UART_STATUS_TX_COUNT(UART_STATUS) != 0; reads++) {
     }
     const uint64_t start = lmcu_port_ticks();
-    while (lmcu_port_ticks() - start < 10u * (LMCU_BOARD_CLOCK_HZ / LMCU_BOARD_BAUD)) {
+    while (lmcu_port_ticks() - start < 10u * (LMCU_BOARD_CLOCK_HZ / lmcu_port_state.fields.baud)) {
     }
 }
 
@@ -102,7 +115,25 @@ uint32_t lmcu_hardware_random(void)
 void lmcu_port_reset(void)
 {
     lmcu_serial_drain();
+    lmcu_port_state.fields.reset_note = LMCU_RESET_NOTE | LMCU_RESET_REQUEST;
     RTC_OPTIONS0 = RTC_OPTIONS0_RESET;
     for (;;) {
     }
+}
+
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return 16u * LMCU_BOARD_CRYSTAL_HZ / divider(baud);
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    lmcu_serial_drain();
+    set_divider(baud != 0 ? baud : LMCU_BOARD_BAUD);
+}
+
+/* No interrupt: what arrives while the core computes waits in the UART itself. */
+uint32_t lmcu_port_rx_bytes(void)
+{
+    return FIFO_BYTES;
 }

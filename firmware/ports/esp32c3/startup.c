@@ -19,11 +19,16 @@ __asm(".section .vectors, \"ax\"\n"
 
 void lmcu_start(void);
 
+typedef char lmcu_note_is_as_the_trap_writes_it[LMCU_RESET_FAULT == 5 && offsetof(lmcu_port_fields_t, reset_note) == 0 ? 1 : -1];
+
 /* A trap leaves nothing to trust, not even the stack pointer: reset the part. The core's table of vectors starts at a
  * multiple of 256 bytes; exceptions take its first entry, and no other can be taken. */
 __attribute__((naked, used, aligned(256))) static void trap(void)
 {
-    __asm volatile("li t0, 0x60008000\n\t"
+    __asm volatile("la t0, lmcu_port_state\n\t"
+                   "li t1, " VALUE(LMCU_RESET_NOTE) " + 5\n\t" /* LMCU_RESET_FAULT */
+                   "sw t1, 0(t0)\n\t"
+                   "li t0, 0x60008000\n\t"
                    "li t1, 0x80000000\n\t"
                    "sw t1, 0(t0)\n"
                    "1: j 1b");

@@ -27,9 +27,22 @@ void lmcu_clock_init(void)
     lmcu_port_state.fields.clock_source = 1; /* the bench's oscillator */
 }
 
+/* The divider has 20 bits and is at least 16 (section 4.3.3). */
+static uint32_t divider(uint32_t baud)
+{
+    const uint32_t nearest = (LMCU_BOARD_CLOCK_HZ + baud / 2u) / baud;
+    return nearest < 16u ? 16u : nearest > 0xFFFFFu ? 0xFFFFFu : nearest;
+}
+
+static void set_divider(uint32_t baud)
+{
+    UART_BAUDDIV = divider(baud);
+    lmcu_port_state.fields.baud = baud;
+}
+
 void lmcu_serial_init(void)
 {
-    UART_BAUDDIV = (LMCU_BOARD_CLOCK_HZ + LMCU_BOARD_BAUD / 2u) / LMCU_BOARD_BAUD;
+    set_divider(LMCU_BOARD_BAUD);
     UART_CTRL = UART_CTRL_TX | UART_CTRL_RX | UART_CTRL_RX_INTERRUPT;
     NVIC_ISER(LMCU_BOARD_UART_IRQ) = 1u << (LMCU_BOARD_UART_IRQ % 32u);
 }
@@ -73,7 +86,7 @@ void lmcu_serial_drain(void)
 {
     (void)can_send();
     const uint64_t start = lmcu_port_ticks();
-    while (lmcu_port_ticks() - start < 10u * (LMCU_BOARD_CLOCK_HZ / LMCU_BOARD_BAUD)) {
+    while (lmcu_port_ticks() - start < 10u * (LMCU_BOARD_CLOCK_HZ / lmcu_port_state.fields.baud)) {
     }
 }
 
@@ -81,4 +94,15 @@ void lmcu_serial_drain(void)
 uint32_t lmcu_hardware_random(void)
 {
     return 0;
+}
+
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return LMCU_BOARD_CLOCK_HZ / divider(baud);
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    lmcu_serial_drain();
+    set_divider(baud != 0 ? baud : LMCU_BOARD_BAUD);
 }

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #define PTY_VARIABLE "LMCU_PTY" /* "master slave": descriptors that a reset hands on to the next boot */
 #define FLASH_VARIABLE "LORA_MCU_FLASH"
 #define FLASH_HANDED_ON "LMCU_FLASH_DESCRIPTOR"
+#define CAUSE_VARIABLE "LMCU_RESET_CAUSE"
 #define IDLE_MS 100
 #define WRITE_MS 1000 /* a reader that takes nothing for so long is a dead line */
 
@@ -29,7 +31,7 @@ typedef struct {
     int master, slave; /* the slave stays open here, so that a reader may come and go without an error */
     int flash;
     uint32_t rx_head, rx_tail;
-    uint32_t boot_id;
+    uint32_t boot_id, reset_cause;
     uint64_t start_ns;
 } lmcu_port_fields_t;
 
@@ -139,6 +141,11 @@ bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t cou
     return pread(lmcu_port_state.fields.flash, to, count, at) == (ssize_t)count;
 }
 
+uint32_t lmcu_port_flash_erase_ms(void)
+{
+    return LMCU_BOARD_FLASH_ERASE_MS;
+}
+
 bool lmcu_port_flash_erase(uint32_t half)
 {
     uint8_t blank[1024];
@@ -167,11 +174,73 @@ bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit
            memcmp(cells, unit, LMCU_BOARD_FLASH_UNIT) == 0;
 }
 
+/* A reset is the same program started again on the same line. */
+static void restart(uint32_t cause)
+{
+    char descriptors[32];
+    snprintf(descriptors, sizeof descriptors, "%d %d", lmcu_port_state.fields.master, lmcu_port_state.fields.slave);
+    setenv(PTY_VARIABLE, descriptors, 1);
+    snprintf(descriptors, sizeof descriptors, "%d", lmcu_port_state.fields.flash);
+    setenv(FLASH_HANDED_ON, descriptors, 1);
+    snprintf(descriptors, sizeof descriptors, "%u", cause);
+    setenv(CAUSE_VARIABLE, descriptors, 1);
+    execl("/proc/self/exe", "firmware", (char *)NULL);
+    fail("restart");
+}
+
+/* ---- watchdog: a timer of the process's own computing time, so that a stopped or swapped out process is no hung one ---- */
+
+static volatile sig_atomic_t fed;
+
+static void watch(uint32_t ms)
+{
+    const struct timeval period = {(time_t)(ms / 1000u), (suseconds_t)(ms % 1000u * 1000u)};
+    const struct itimerval timer = {period, period};
+    setitimer(ITIMER_VIRTUAL, &timer, NULL);
+}
+
+/* A period without food is a hang. Signals must not stay blocked in the program that starts anew. */
+static void on_watchdog(int signal_number)
+{
+    (void)signal_number;
+    if (!fed) {
+        restart(LMCU_RESET_WATCHDOG);
+    }
+    fed = 0;
+}
+
+uint32_t lmcu_port_watchdog_start(uint32_t ms)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_watchdog;
+    action.sa_flags = SA_NODEFER | SA_RESTART;
+    fed = 1;
+    if (sigaction(SIGVTALRM, &action, NULL) != 0) {
+        fail("sigaction");
+    }
+    watch(ms);
+    return ms;
+}
+
+void lmcu_port_watchdog_feed(void)
+{
+    fed = 1;
+}
+
+uint32_t lmcu_port_reset_cause(void)
+{
+    return lmcu_port_state.fields.reset_cause;
+}
+
 void lmcu_port_init(void)
 {
     lmcu_port_fields_t *port = &lmcu_port_state.fields;
     const char *inherited = getenv(PTY_VARIABLE);
+    const char *cause = getenv(CAUSE_VARIABLE);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* no orphan may hold a port */
+    watch(0);                         /* outlives a reset */
+    port->reset_cause = cause != NULL ? (uint32_t)strtoul(cause, NULL, 10) : LMCU_RESET_POWER;
     if (inherited == NULL || sscanf(inherited, "%d %d", &port->master, &port->slave) != 2) {
         open_line(port);
     }
@@ -228,6 +297,23 @@ void lmcu_port_idle(void)
     }
 }
 
+/* What the ring cannot take waits in the pseudo-terminal; the ring is what is promised. */
+uint32_t lmcu_port_rx_bytes(void)
+{
+    return LMCU_RX_RING_BYTES;
+}
+
+/* A pseudo-terminal has no speed: any will do. */
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return baud;
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    (void)baud;
+}
+
 uint64_t lmcu_port_ticks(void)
 {
     return now_ns() - lmcu_port_state.fields.start_ns;
@@ -248,16 +334,9 @@ uint32_t lmcu_port_boot_id(void)
     return lmcu_port_state.fields.boot_id;
 }
 
-/* A reset is the same program started again on the same line. */
 void lmcu_port_reset(void)
 {
-    char descriptors[32];
-    snprintf(descriptors, sizeof descriptors, "%d %d", lmcu_port_state.fields.master, lmcu_port_state.fields.slave);
-    setenv(PTY_VARIABLE, descriptors, 1);
-    snprintf(descriptors, sizeof descriptors, "%d", lmcu_port_state.fields.flash);
-    setenv(FLASH_HANDED_ON, descriptors, 1);
-    execl("/proc/self/exe", "firmware", (char *)NULL);
-    fail("restart");
+    restart(LMCU_RESET_REQUEST);
 }
 
 uint32_t lmcu_port_stack_used(void)

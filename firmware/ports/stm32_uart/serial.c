@@ -25,22 +25,36 @@
 
 /* With 16 samples a bit a USART's divider is bus clock / baud; an LPUART's has eight bits after the point (RM0432 section
  * 48.4.7). */
-static uint32_t divider(uint32_t bus_hz, uint32_t baud)
+#define SCALE (LMCU_BOARD_UART_LOW_POWER ? 256u : 1u)
+#define SMALLEST (LMCU_BOARD_UART_LOW_POWER ? 0x300u : 16u)
+#define LARGEST (LMCU_BOARD_UART_LOW_POWER ? 0xFFFFFu : 0xFFFFu)
+
+static uint64_t scaled_hz(void)
 {
-    const uint64_t scaled = (uint64_t)bus_hz * (LMCU_BOARD_UART_LOW_POWER ? 256u : 1u);
-    return (uint32_t)((scaled + baud / 2u) / baud);
+    const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
+    return (uint64_t)(lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u)) * SCALE;
+}
+
+static uint32_t divider(uint32_t baud)
+{
+    const uint64_t nearest = (scaled_hz() + baud / 2u) / baud;
+    return nearest < SMALLEST ? SMALLEST : nearest > LARGEST ? LARGEST : (uint32_t)nearest;
+}
+
+/* The divider can only be written while the port is off. */
+static void set_divider(uint32_t baud)
+{
+    USART_CR1 = 0;
+    USART_BRR = divider(baud);
+    USART_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
 }
 
 void lmcu_serial_init(void)
 {
-    const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
-    const uint32_t bus_hz = lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
     lmcu_uart_pins();
     LMCU_BOARD_UART_ENR |= LMCU_BOARD_UART_ENABLE;
     (void)LMCU_BOARD_UART_ENR;
-    USART_CR1 = 0; /* the divider can only be written while the port is off */
-    USART_BRR = divider(bus_hz, LMCU_BOARD_BAUD);
-    USART_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
+    set_divider(LMCU_BOARD_BAUD);
     NVIC_ISER(LMCU_BOARD_UART_IRQ) = 1u << (LMCU_BOARD_UART_IRQ % 32u);
 }
 
@@ -83,4 +97,15 @@ void lmcu_port_write(const uint8_t *bytes, uint32_t count)
 void lmcu_serial_drain(void)
 {
     (void)lmcu_reached(&USART_ISR, USART_ISR_TC, USART_ISR_TC, WAIT_READS);
+}
+
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return (uint32_t)(scaled_hz() / divider(baud));
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    lmcu_serial_drain();
+    set_divider(baud != 0 ? baud : LMCU_BOARD_BAUD);
 }

@@ -8,15 +8,25 @@
 #define UART LMCU_BOARD_UART_BASE
 #define WAIT_READS 200000u /* more than ten characters at the slowest rate and the fastest clock */
 
-void lmcu_serial_init(void)
+static uint32_t bus_hz(void)
 {
     const bool fast = lmcu_port_state.fields.clock_hz == LMCU_BOARD_CLOCK_HZ;
-    const uint32_t bus_hz = lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
+    return lmcu_port_state.fields.clock_hz / (fast ? LMCU_BOARD_UART_BUS_DIVIDER : 1u);
+}
+
+/* Section 30.3.4: with 16 samples a bit the divider in 1/16 is bus clock / baud, at least 16. */
+static uint32_t divider(uint32_t baud)
+{
+    const uint32_t nearest = (bus_hz() + baud / 2u) / baud;
+    return nearest < 16u ? 16u : nearest > 0xFFFFu ? 0xFFFFu : nearest;
+}
+
+void lmcu_serial_init(void)
+{
     lmcu_uart_pins();
     LMCU_BOARD_UART_ENR |= LMCU_BOARD_UART_ENABLE;
     (void)LMCU_BOARD_UART_ENR;
-    /* Section 30.3.4: with 16 samples a bit the divider in 1/16 is bus clock / baud. */
-    USART_BRR(UART) = (bus_hz + LMCU_BOARD_BAUD / 2u) / LMCU_BOARD_BAUD;
+    USART_BRR(UART) = divider(LMCU_BOARD_BAUD);
     USART_CR1(UART) = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
     NVIC_ISER(LMCU_BOARD_UART_IRQ) = 1u << (LMCU_BOARD_UART_IRQ % 32u);
 }
@@ -61,4 +71,15 @@ void lmcu_serial_drain(void)
 {
     for (uint32_t reads = 0; reads < WAIT_READS && (USART_SR(UART) & USART_SR_TC) == 0; reads++) {
     }
+}
+
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    return bus_hz() / divider(baud);
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    lmcu_serial_drain();
+    USART_BRR(UART) = divider(baud != 0 ? baud : LMCU_BOARD_BAUD);
 }

@@ -29,6 +29,17 @@
 /* FLASH, section 3.9 */
 #define FLASH_ACR LMCU_REG(0x40023C00u)
 
+/* Reset flags, section 7.3.21, and the watchdog */
+#define RCC_RESET_FLAGS LMCU_REG(0x40023874u)
+#define RCC_RESET_CLEAR (1u << 24)
+#define RCC_RESET_PIN (1u << 26)
+#define RCC_RESET_POWER (1u << 25 | 1u << 27) /* brown-out, power-on */
+#define RCC_RESET_SOFTWARE (1u << 28)
+#define RCC_RESET_WATCHDOG (3u << 29)
+#define DBG_FREEZE LMCU_REG(0xE0042008u)
+#define DBG_FREEZE_IWDG (1u << 12)
+#define IWDG_BASE 0x40003000u
+
 /* For stm32.h */
 #define GPIO_BASE 0x40020000u
 #define RCC_GPIOENR RCC_AHB1ENR

@@ -41,6 +41,17 @@
 /* FLASH, section 4.9 */
 #define FLASH_ACR LMCU_REG(0x52002000u)
 
+/* Reset flags, section 8.7.39, and the watchdog */
+#define RCC_RESET_FLAGS LMCU_REG(0x580244D0u)
+#define RCC_RESET_CLEAR (1u << 16)
+#define RCC_RESET_PIN (1u << 22)
+#define RCC_RESET_POWER (1u << 21 | 1u << 23) /* brown-out, power-on */
+#define RCC_RESET_SOFTWARE (1u << 24)
+#define RCC_RESET_WATCHDOG (1u << 26 | 1u << 28)
+#define DBG_FREEZE LMCU_REG(0x5C001054u)
+#define DBG_FREEZE_IWDG (1u << 18)
+#define IWDG_BASE 0x58004800u
+
 /* For stm32.h */
 #define GPIO_BASE 0x58020000u
 #define RCC_GPIOENR RCC_AHB4ENR

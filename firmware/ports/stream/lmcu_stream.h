@@ -18,12 +18,13 @@ extern "C" {
 /* What the program lends. `user` is handed to every function; those that may be NULL say so. */
 typedef struct {
     /* Moves up to `capacity` received bytes into `buffer`; returns how many (0: none waiting). Must not block. The
-     * receiver behind it should hold LMCU_RX_RING_BYTES: a training step takes many characters' time. */
+     * receiver behind it holds `rx_bytes`: a training step takes many characters' time. */
     uint32_t (*read)(void *user, uint8_t *buffer, uint32_t capacity);
     void (*write)(void *user, const uint8_t *bytes, uint32_t count);
     uint32_t (*ticks)(void *user); /* rises and wraps at 2^32, read at least once a wrap; NULL: all durations are 0 */
     void (*reset)(void *user);     /* resets the part; NULL, or returning: REBOOT starts lora_mcu anew, not the part */
     void *user;
+    uint32_t rx_bytes;             /* that the program's receiver holds meanwhile; 0: the host sends one request at a time */
     uint32_t ticks_hz;             /* what HELLO calls the clock */
     uint32_t boot_id;              /* differs from boot to boot as well as the program can make it */
 } lmcu_stream_t;

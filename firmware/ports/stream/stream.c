@@ -109,6 +109,45 @@ uint32_t lmcu_port_stack_used(void)
     return 0; /* the program's stack, not ours */
 }
 
+/* Only the program can know. */
+WEAK uint32_t lmcu_port_reset_cause(void)
+{
+    return LMCU_RESET_UNKNOWN;
+}
+
+/* A watchdog is the program's, which may feed it in lmcu_layer_done. */
+uint32_t lmcu_port_watchdog_start(uint32_t ms)
+{
+    (void)ms;
+    return 0;
+}
+
+void lmcu_port_watchdog_feed(void)
+{
+}
+
+uint32_t lmcu_port_rx_bytes(void)
+{
+    return STREAM.rx_bytes;
+}
+
+/* The line is the program's too. */
+uint32_t lmcu_port_baud_near(uint32_t baud)
+{
+    (void)baud;
+    return 0;
+}
+
+void lmcu_port_baud_set(uint32_t baud)
+{
+    (void)baud;
+}
+
+WEAK uint32_t lmcu_port_flash_erase_ms(void)
+{
+    return 0;
+}
+
 WEAK lmcu_flash_t lmcu_port_flash(void)
 {
     return (lmcu_flash_t){0, 0};
