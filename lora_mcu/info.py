@@ -58,6 +58,12 @@ class ModelInfo:
     label_names: tuple[str, ...] = ()
     cached: bool = False  # the store keeps features from behind the frozen prefix, not inputs
     data_bytes: int = 0  # of one stored sample without its label; 0: the input, rounded up to 4
+    state_bytes: int = 0  # of a streaming model; 0: nothing lives from one inference to the next
+
+    @property
+    def streaming(self) -> bool:
+        """The model has state: its inputs are frames, and a labelled sample is a sequence of them."""
+        return self.state_bytes > 0
 
     @property
     def parameters(self) -> int:

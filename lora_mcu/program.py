@@ -223,9 +223,10 @@ def _program(
     costs = estimate.costs(graph, split, backward, adaptation)
     at = cut.choose(graph, split, adaptation, costs, cache)
     plan = memory.plan(graph, split, backward, adaptation)
-    info = _info(graph, board, split, adaptation, numerics, at)
+    info = _info(graph, board, split, adaptation, numerics, at, plan.state_bytes)
     fixed = _fixed_memory(plan, adaptation, info)
-    capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if adaptation.layers else 0
+    stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
+    capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if stores else 0
     info = replace(info, store_capacity=capacity)
     return Program(graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), seed)
 
@@ -236,6 +237,8 @@ def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> 
         return MemorySymbol(name, ctype, padded // size, padded)
 
     symbols = [symbol("lmcu_arena", "uint8_t", 1, plan.arena_bytes)]
+    if plan.state_bytes:
+        symbols.append(symbol("lmcu_state", "uint8_t", 1, plan.state_bytes))
     if adaptation.layers:
         n = adaptation.parameters
         symbols += [symbol("lmcu_factors", "uint16_t", 2, n), symbol("lmcu_gradients", "float", 4, n),
@@ -289,7 +292,9 @@ def _edge(graph: Graph, tensor: int) -> TensorInfo:
     return TensorInfo(shape, t.dtype, float(t.s), t.z)
 
 
-def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, at: Cut) -> ModelInfo:
+def _info(
+    graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, at: Cut, state_bytes: int
+) -> ModelInfo:
     layers = tuple(LayerInfo(x.name, x.m, x.k, x.kernel) for x in adaptation.layers)
     layout = {"rank": adaptation.rank, "alpha": adaptation.alpha, "rslora": adaptation.rslora,
               "layers": [[x.name, x.m, x.k, list(x.kernel) if x.kernel else None] for x in layers]}  # fmt: skip
@@ -300,4 +305,5 @@ def _info(graph: Graph, board: Board, split: Split, adaptation: Adaptation, nume
         logit_count=graph.tensors[split.logits].elements, rank=adaptation.rank, alpha=adaptation.alpha,
         rslora=adaptation.rslora, layers=layers, store_capacity=0, cached=at.cached,
         data_bytes=at.nbytes if at.cached else memory.align4(graph.tensors[graph.input].nbytes),
+        state_bytes=state_bytes,
     )  # fmt: skip

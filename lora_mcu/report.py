@@ -49,6 +49,7 @@ class Report:
     record: list[dict[str, Any]] = field(default_factory=list)  # of one stored sample: name and bytes, in order
     cached: bool = False  # the record holds features, and epochs over the store skip the frozen prefix
     prefix_instructions: int = 0  # estimate of what they skip of each sample
+    states: list[dict[str, Any]] = field(default_factory=list)  # variables of a streaming model: name, shape, bytes
 
     @property
     def sram_bytes(self) -> int:
@@ -110,6 +111,8 @@ class Report:
             update_instructions=estimate.update_instructions(program.adaptation),
             buffers=[vars(b) for b in plan.buffers], steps=plan.steps, note=program.note,
             record=_record(program), cached=info.cached, prefix_instructions=program.cut.skipped,
+            states=[{"name": t.name, "shape": list(t.shape), "bytes": t.nbytes}
+                    for t in map(program.graph.tensors.__getitem__, program.graph.states)],
         )  # fmt: skip
 
 

@@ -72,6 +72,9 @@ typedef struct {
     uint8_t *store;               /* [store_capacity * record_bytes] */
     uint16_t *order;              /* [store_capacity] */
     float *target;                /* [logit_count] staging of TARGET_DATA; NULL unless the loss is MSE */
+    uint8_t *state;               /* [state_bytes] of a streaming model: every forward pass reads and advances it */
+    const int8_t *initial_state;  /* [state_bytes] */
+    uint32_t state_bytes;         /* 0: the model keeps nothing from one inference to the next */
 } lmcu_model_t;
 
 extern const lmcu_model_t lmcu_model;
@@ -142,11 +145,17 @@ lmcu_settings_t lmcu_default_settings(void);
  * NOT_FINITE and no change otherwise. Keeps factors and stored samples, zeroes momentum, step, epoch and open batch. */
 lmcu_status_t lmcu_configure(const lmcu_settings_t *settings) LMCU_MUST_USE;
 
-/* Back to the base: initial A, B = 0; zeroes momentum, step, open batch; keeps settings and stored samples. */
+/* Back to the base: initial A, B = 0, initial state; zeroes momentum, step, open batch; keeps settings and stored samples. */
 void lmcu_reset(void);
 
 /* Runs the model on lmcu_model.input; the result is at lmcu_model.output. Changes no training state. */
 void lmcu_infer(void);
+
+/* Streaming models. Every forward pass (infer, advance, evaluate, train) reads the state and leaves the next one there.
+ * advance is an infer whose output nobody wants. The state is reset at boot, by lmcu_reset and when an adapter is loaded. A
+ * labelled sequence of frames is state_reset, advance for all frames but the last, train_sample or evaluate_sample. */
+void lmcu_advance(void);
+void lmcu_state_reset(void);
 
 /* Forward and loss of the sample in lmcu_model.input; adds to *stats (loss_sum, samples, correct). Changes no training
  * state. BAD_LABEL: class_index >= logit_count, or a target that is not finite. */

@@ -60,6 +60,8 @@ enum lmcu_status {
     X(STORE_CLEAR, 28, "empties the store") \
     X(RUN_EPOCHS, 29, "starts epochs over the stored samples") \
     X(RUN_STOP, 30, "ends a run early; its open batch is dropped") \
+    X(STATE_RESET, 31, "gives a streaming model's state its initial value") \
+    X(ADVANCE, 32, "runs a streaming model on one frame for its state") \
     X(ADAPTER_READ, 48, "reads a piece of the factors") \
     X(ADAPTER_BEGIN, 49, "opens the transfer of an adapter to the device") \
     X(ADAPTER_DATA, 50, "receives a piece of the factors") \

@@ -28,6 +28,8 @@ static const lmcu_entry_t entries[] = {
     {LMCU_MSG_EVALUATE_END, 0, lmcu_on_evaluate_end},
     {LMCU_MSG_INFER, 0, lmcu_on_infer},
     {LMCU_MSG_OUTPUT_READ, 0, lmcu_on_output_read},
+    {LMCU_MSG_ADVANCE, 0, lmcu_on_advance},
+    {LMCU_MSG_STATE_RESET, 0, lmcu_on_state_reset},
     {LMCU_MSG_STORE, 0, lmcu_on_store},
     {LMCU_MSG_STORE_CLEAR, 0, lmcu_on_store_clear},
     {LMCU_MSG_RUN_EPOCHS, 0, lmcu_on_run_epochs},

@@ -109,6 +109,8 @@ lmcu_status_t lmcu_on_evaluate_begin(const uint8_t *in, uint32_t count, lmcu_rep
 lmcu_status_t lmcu_on_evaluate(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_evaluate_end(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_infer(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_advance(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_state_reset(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_output_read(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 /* Takes the label of TRAIN, STORE and EVALUATE and the sample behind it or staged before: on LMCU_OK both are complete. */
 lmcu_status_t lmcu_take_sample(const uint8_t *in, uint32_t count, lmcu_label_t *label) LMCU_MUST_USE;

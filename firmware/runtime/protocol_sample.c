@@ -119,6 +119,37 @@ lmcu_status_t lmcu_on_infer(const uint8_t *in, uint32_t count, lmcu_reply_t *rep
     return LMCU_OK;
 }
 
+lmcu_status_t lmcu_on_advance(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    (void)reply;
+    if (lmcu_model.state_bytes == 0) {
+        return LMCU_UNSUPPORTED;
+    }
+    const lmcu_status_t status = take_input(in, count);
+    if (status != LMCU_OK) {
+        return status;
+    }
+    const uint64_t start = lmcu_port_ticks();
+    lmcu_advance();
+    LINK.work_ticks = lmcu_port_ticks() - start;
+    lmcu_staging_clear();
+    return LMCU_OK;
+}
+
+lmcu_status_t lmcu_on_state_reset(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    (void)in;
+    (void)reply;
+    if (count != 0) {
+        return LMCU_BAD_LENGTH;
+    }
+    if (lmcu_model.state_bytes == 0) {
+        return LMCU_UNSUPPORTED;
+    }
+    lmcu_state_reset();
+    return LMCU_OK;
+}
+
 lmcu_status_t lmcu_on_output_read(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
 {
     if (count != 6) {

@@ -47,6 +47,13 @@ static void restart(void)
     lmcu_context.transfer_open = 0u;
 }
 
+void lmcu_state_reset(void)
+{
+    if (lmcu_model.state_bytes != 0u) {
+        memcpy(lmcu_model.state, lmcu_model.initial_state, lmcu_model.state_bytes);
+    }
+}
+
 static void initial_factors(void)
 {
     const uint16_t *from = lmcu_model.initial_a;
@@ -102,6 +109,7 @@ void lmcu_reset(void)
     lmcu_run_stop();
     initial_factors();
     restart();
+    lmcu_state_reset();
 }
 
 /* ---- one sample ---- */
@@ -119,10 +127,15 @@ static lmcu_status_t check_label(lmcu_label_t label)
     return LMCU_OK;
 }
 
-void lmcu_infer(void)
+void lmcu_advance(void)
 {
     lmcu_model_prefix();
     lmcu_model_suffix();
+}
+
+void lmcu_infer(void)
+{
+    lmcu_advance();
     lmcu_model_tail();
 }
 
@@ -474,6 +487,7 @@ lmcu_status_t lmcu_adapter_commit(uint32_t crc32)
     if (status == LMCU_OK) {
         memcpy(lmcu_model.factors, received(), factor_bytes());
         restart();
+        lmcu_state_reset();
     }
     return status;
 }

@@ -19,7 +19,7 @@ from lora_mcu.errors import AdapterError, DataError, ModelError, ProjectError
 from lora_mcu.importer import rewrite
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import Conv2D, Dense, Graph
-from lora_mcu.session.data import encode_labels, encode_samples
+from lora_mcu.session.data import encode_labelled, encode_labels, encode_samples, is_sequences
 
 if TYPE_CHECKING:
     from lora_mcu.twin import Twin
@@ -204,7 +204,7 @@ def _compare(made: Merged, x: ArrayLike | None, y: ArrayLike | None) -> MergeChe
         raise DataError("labels were given without samples: give both, or x alone")
     graph = normalize.normalize(importer.loads(made.base, output=made.output))
     samples = _random_inputs(graph, info) if x is None else np.asarray(x)
-    if not encode_samples(info, samples):
+    if not (encode_samples(info, samples) if x is None else encode_labelled(info, samples)):
         raise DataError("the samples are none: give at least one")
     labels = None if y is None else _labels(info, y, len(samples))
     base, merged = _twins(made, tail.split(graph, info.loss).logits)
@@ -246,9 +246,11 @@ def _random_inputs(graph: Graph, info: ModelInfo) -> NDArray[Any]:
 
 
 def _logits(twin: Twin, x: NDArray[Any]) -> Floats:
-    """[N, logits] in real units; the model ends in its int8 logits."""
-    out = twin.info.output
-    q = twin.infer(x).reshape(len(x), -1).astype(np.float64)
+    """[N, logits] in real units, of a sequence those of its last frame; the model ends in its int8 logits."""
+    out, q = twin.info.output, twin.infer(x)
+    if is_sequences(twin.info, x):
+        q = q[:, -1]
+    q = q.reshape(len(x), -1).astype(np.float64)
     return (q - out.zero_point) * float(out.scale or 1.0)
 
 

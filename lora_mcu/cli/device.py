@@ -73,13 +73,17 @@ def one_place(port: str | None, emulate: bool, twin: bool | None = None) -> None
 
 def check_fits(info: ModelInfo, *data: Dataset | None) -> None:
     """Raise DataError where samples or labels do not fit the model, before anything is built, started or sent."""
-    from lora_mcu.session.data import encode_labels, encode_samples
+    from lora_mcu.session.data import encode_labelled, encode_labels, encode_samples, is_sequences
 
     for one in data:
-        if one is not None:
+        if one is None:
+            continue
+        if one.y is not None or is_sequences(info, one.x):
+            encode_labelled(info, one.x)
+        else:
             encode_samples(info, one.x)
-            if one.y is not None:
-                encode_labels(info, one.y)
+        if one.y is not None:
+            encode_labels(info, one.y)
 
 
 @contextmanager
@@ -159,10 +163,16 @@ def infer(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the outputs as .npz (y).", show_default=False)
     ] = None,
+    keep_state: Annotated[
+        bool, typer.Option("--keep-state", help="Go on from a streaming model's state, not from its reset state.")
+    ] = False,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
-    """Run the model on samples; prints the outputs, or writes them with -o."""
+    """Run the model on samples; prints the outputs, or writes them with -o.
+
+    Of a streaming model x [N, *sample] is one stream of N frames; x [N, T, *sample] are N sequences.
+    """
     import lora_mcu
     from lora_mcu.datasets import Dataset, load_npz
 
@@ -173,6 +183,8 @@ def infer(
     check_fits(lora_mcu.load_project(project).info, Dataset(samples.x, None))
     with open_learner(project, port, emulate, emulator, twin) as learner:
         _load_adapter(learner, adapter)
+        if learner.info.streaming and not keep_state:
+            learner.reset_state()
         outputs = learner.infer(samples.x)
     if output is not None:
         write_whole(output, _npz(y=outputs), force)
@@ -181,7 +193,8 @@ def infer(
     elif output is not None:
         say(f"wrote {output}: y {outputs.dtype} {list(outputs.shape)}")
     else:
-        _show_outputs(learner.info, outputs, samples.label_names)
+        sequences = outputs.ndim > 1 + len(learner.info.output.shape)
+        _show_outputs(learner.info, outputs[:, -1] if sequences else outputs, samples.label_names)
 
 
 def _show_outputs(info: ModelInfo, outputs: Any, names: tuple[str, ...]) -> None:

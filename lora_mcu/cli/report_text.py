@@ -53,6 +53,11 @@ def show(report: dict[str, Any]) -> None:
         say(f"       {report['note']}")
     if report["parameters"]:
         say(f"slots  {_slots(report)}")
+    if report["states"]:
+        say(
+            f"state  {len(report['states'])} variables, {sum(s['bytes'] for s in report['states']):,} bytes that live "
+            "from one inference to the next; gradients end there"
+        )
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"

@@ -39,7 +39,9 @@ class Context:
     into: tuple[int, ...] = ()
 
     def x(self, tensor: int, ctype: str = "int8_t") -> str:
-        """Pointer to an activation in the arena, or to a constant tensor."""
+        """Pointer to an activation in the arena, to a state, or to a constant tensor."""
+        if tensor in self.plan.state:
+            return f"({ctype} *)(void *)(lmcu_state + {self.plan.state[tensor]})"
         if self.graph.tensors[tensor].data is not None:
             return f"lmcu_t{tensor}"
         return _at(self.plan.activation[tensor], ctype)

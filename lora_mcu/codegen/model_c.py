@@ -21,7 +21,7 @@ from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
 
 # each module registers the emitters of one group of operators
-for _group in ("kernels", "elementwise", "attention", "shape", "reduce"):
+for _group in ("kernels", "elementwise", "attention", "shape", "reduce", "state"):
     importlib.import_module(f"lora_mcu.codegen.{_group}")
 
 ADAPTER_FIELDS = "iiii"
@@ -69,6 +69,11 @@ def generate(
         part = "prefix" if step < cut.at else "suffix" if step < len(split.forward) else "tail"
         calls[part] += [emitted.forward, f"LMCU_STEP({step})"]
         backward_calls[j] = emitted.backward
+    if graph.states:
+        initial = np.zeros(plan.state_bytes, np.int8)
+        for i, value in graph.states.items():
+            initial[plan.state[i] : plan.state[i] + value.size] = value.ravel()
+        constants["lmcu_initial_state"] = array("lmcu_initial_state", initial)
     for constant in _identity(info, adaptation, initial_a, pointer_bytes):
         constants[constant.name] = constant
     if info.store_capacity:
@@ -170,12 +175,15 @@ def model_fields(
         ("store", pointer("lmcu_store")),
         ("order", pointer("lmcu_order")),
         ("target", pointer("lmcu_target")),
+        ("state", pointer("lmcu_state")),
+        ("initial_state", "lmcu_initial_state" if graph.states else "NULL"),
+        ("state_bytes", f"{plan.state_bytes}"),
     ]
 
 
 MODEL_POINTERS = {
     "info", "model_sha256", "layout_sha256", "adapters", "initial_a", "input", "output", "logits", "logit_gradient",
-    "factors", "gradients", "momentum", "parts", "store", "order", "target",
+    "factors", "gradients", "momentum", "parts", "store", "order", "target", "state", "initial_state",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import importlib
 from pathlib import Path
 
 from lora_mcu.errors import ModelError
+from lora_mcu.importer import state
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
 from lora_mcu.importer.folding import fold
 from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, check_kinds, convert
@@ -15,7 +16,7 @@ from lora_mcu.ir.graph import DTYPE_BYTES, Graph
 __all__ = ["ENTRIES", "load", "loads"]
 
 # each module registers the entries of one group of operators
-for _group in ("operators", "elementwise", "attention", "shape", "reduce"):
+for _group in ("operators", "elementwise", "attention", "shape", "reduce", "state"):
     importlib.import_module(f"lora_mcu.importer.{_group}")
 
 
@@ -48,18 +49,19 @@ def loads(content: bytes, name: str = "model", output: str | None = None) -> Gra
 
 def _loads(content: bytes, name: str, output: str | None) -> Graph:
     raw = read(content)
-    if raw.subgraphs != 1:
-        raise ModelError(f"it has {raw.subgraphs} subgraphs (control flow or streaming state); export one without them")
     if len(raw.inputs) != 1:
         raise ModelError(f"it has {len(raw.inputs)} inputs; export the model with one input")
     raw.outputs = [_choose_output(raw, output)]
     fold(raw)
+    state.resolve(raw, lambda index: read(content, index))
     live = _live(raw)
     check_kinds(raw, live)
     _check_tensors(raw, live)
     ops = [convert(raw, op) for op in live]
     used = {raw.inputs[0], raw.outputs[0]} | {i for op in ops for i in (*op.inputs, *op.outputs)}
-    graph = Graph(name, raw.sha256, {i: raw.tensors[i] for i in sorted(used)}, ops, raw.inputs[0], raw.outputs[0])
+    tensors = {i: raw.tensors[i] for i in sorted(used)}
+    states = {i: initial for i, initial in raw.states.items() if i in used}
+    graph = Graph(name, raw.sha256, tensors, ops, raw.inputs[0], raw.outputs[0], states)
     graph.verify()
     return graph
 
@@ -77,14 +79,19 @@ def _choose_output(raw: RawModel, wanted: str | None) -> int:
 
 
 def _live(raw: RawModel) -> list[RawOp]:
-    """Operators that the output depends on. A reshape's target shape is known from its output tensor."""
-    needed = {raw.outputs[0]}
+    """Operators that the output depends on, now or through a state that is read in a later inference.
+
+    A reshape's target shape is known from its output tensor.
+    """
+    needed, before = {raw.outputs[0]}, 0
     live: list[RawOp] = []
-    for op in reversed(raw.ops):
-        if needed.intersection(op.outputs):
-            live.append(op)
-            skipped = SHAPE_INPUTS.get(op.kind, len(op.inputs))
-            needed.update(i for i in op.inputs[:skipped] if i >= 0)
+    while len(needed) > before:  # a state read early needs what is assigned to it later
+        live, before = [], len(needed)
+        for op in reversed(raw.ops):
+            if needed.intersection(op.outputs):
+                live.append(op)
+                skipped = SHAPE_INPUTS.get(op.kind, len(op.inputs))
+                needed.update(i for i in op.inputs[:skipped] if i >= 0)
     return live[::-1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -37,7 +37,7 @@ class RawModel:
     ops: list[RawOp]
     inputs: list[int]
     outputs: list[int]
-    subgraphs: int
+    states: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)  # initial values by tensor
 
 
 @cache
@@ -45,8 +45,11 @@ def _names(enum: type) -> dict[int, str]:
     return {v: k for k, v in vars(enum).items() if isinstance(v, int)}
 
 
-def read(content: bytes) -> RawModel:
-    """Parse a .tflite file. Raises ModelError, or whatever flatbuffers, struct and NumPy raise on broken offsets."""
+def read(content: bytes, subgraph: int = 0) -> RawModel:
+    """Parse a .tflite file: its main graph, or another one.
+
+    Raises ModelError, or whatever flatbuffers, struct and NumPy raise on broken offsets.
+    """
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise ModelError("this is not a .tflite file (no TFL3 identifier); give the converter's output")
     if len(content) > MAX_FILE_BYTES:
@@ -54,12 +57,14 @@ def read(content: bytes) -> RawModel:
     model = tflite.Model.GetRootAs(content, 0)
     if model.SubgraphsLength() < 1:
         raise ModelError("the .tflite file holds no graph")
-    graph = model.Subgraphs(0)
+    if not 0 <= subgraph < model.SubgraphsLength():
+        raise ModelError(f"an operator refers to subgraph {subgraph} of {model.SubgraphsLength()}; the file is damaged")
+    graph = model.Subgraphs(subgraph)
     tensors = [_tensor(content, model, graph.Tensors(i), i) for i in range(graph.TensorsLength())]
     ops = [_operator(model, graph.Operators(i), i, len(tensors)) for i in range(graph.OperatorsLength())]
     inputs = [_index(i, len(tensors), "model input") for i in _ints(graph.InputsAsNumpy())]
     outputs = [_index(i, len(tensors), "model output") for i in _ints(graph.OutputsAsNumpy())]
-    return RawModel(hashlib.sha256(content).hexdigest(), tensors, ops, inputs, outputs, model.SubgraphsLength())
+    return RawModel(hashlib.sha256(content).hexdigest(), tensors, ops, inputs, outputs)
 
 
 def _ints(array: Any) -> list[int]:

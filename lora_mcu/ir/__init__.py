@@ -51,12 +51,14 @@ from lora_mcu.ir.shape import (
     Transpose,
     Unpack,
 )
+from lora_mcu.ir.state import AssignState, ReadState
 from lora_mcu.ir.transpose_conv import TransposeConv
 
 __all__ = [
-    "Activation", "ActivationDense", "Add", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense", "Depthwise",
-    "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Op", "Pad",
-    "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table", "Tensor", "Window",
-    "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition", "ReduceMax", "ReduceMean", "ReduceSum",
-    "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Tile", "Transpose", "TransposeConv", "Unpack",
+    "Activation", "ActivationDense", "Add", "AssignState", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense",
+    "Depthwise", "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul",
+    "Op", "Pad", "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table",
+    "Tensor", "Window", "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition", "ReadState",
+    "ReduceMax", "ReduceMean", "ReduceSum", "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Tile",
+    "Transpose", "TransposeConv", "Unpack",
 ]  # fmt: skip

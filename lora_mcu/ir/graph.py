@@ -69,7 +69,10 @@ def _round_away(value: np.float32) -> int:
 
 @dataclass
 class Graph:
-    """A model: ``tensors`` by id, ``ops`` in execution order, one input and one output."""
+    """A model: ``tensors`` by id, ``ops`` in execution order, one input and one output.
+
+    ``states``: tensors that live from one inference to the next, with their initial values (int8, the tensor's shape).
+    """
 
     name: str
     sha256: str
@@ -77,6 +80,7 @@ class Graph:
     ops: list[Op]
     input: int
     output: int
+    states: dict[int, NDArray[np.int8]] = field(default_factory=dict)
 
     def producer(self, tensor: int) -> Op | None:
         return next((op for op in self.ops if tensor in op.outputs), None)
@@ -106,7 +110,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raise ModelError unless every tensor is made before it is used, once, and every operator's check holds."""
-        ready = {self.input} | {i for i, t in self.tensors.items() if t.data is not None}
+        ready = {self.input, *self.states} | {i for i, t in self.tensors.items() if t.data is not None}
         made: set[int] = set()
         for op in self.ops:
             for i in op.inputs:
@@ -116,8 +120,8 @@ class Graph:
                     f"tensor {self.tensors[i].name!r} is neither constant nor made by an operator before",
                 )
             for i in op.outputs:
-                op.require(self, i not in made and i != self.input and self.tensors[i].data is None,
-                           f"tensor {i} is written twice")  # fmt: skip
+                free = i not in made and i != self.input and self.tensors[i].data is None
+                op.require(self, free or i in self.states, f"tensor {i} is written twice")
                 made.add(i)
             op.check(self)
             ready.update(op.outputs)
@@ -128,6 +132,7 @@ class Graph:
         """Readable text, one line a tensor edge and one a operator."""
         lines = [f"graph {self.name} sha256={self.sha256[:16]}"]
         lines.append(f"  input  {self._edge(self.input)}")
+        lines += [f"  state  {self._edge(i)} {self.tensors[i].name!r} = {_values(v)}" for i, v in self.states.items()]
         for op in self.ops:
             inputs = ", ".join(self._edge(i) for i in op.inputs)
             lines.append(f"  {op.index:3d} {op.KIND:<18} {self._edge(op.output)} = ({inputs}){_attributes(op)}")
@@ -143,6 +148,11 @@ class Graph:
         elif t.quantized:
             quant = f" s[{len(t.scale)}] axis={t.axis}"
         return f"%{i}:{t.dtype}[{shape}]{quant}{' const' if t.data is not None else ''}"
+
+
+def _values(initial: NDArray[np.int8]) -> str:
+    found = np.unique(initial)
+    return f"all {found[0]}" if len(found) == 1 else f"{len(found)} values from {found[0]} to {found[-1]}"
 
 
 def _attributes(op: Op) -> str:

@@ -101,6 +101,8 @@ def _check_info(info: ModelInfo) -> None:
         and type(info.store_capacity) is int
         and type(info.data_bytes) is int
         and 0 <= info.data_bytes <= _MAX_COUNT
+        and type(info.state_bytes) is int
+        and 0 <= info.state_bytes <= _MAX_COUNT
         and type(info.rslora) is bool
         and type(info.cached) is bool
         and info.parameters <= _MAX_COUNT
@@ -177,7 +179,7 @@ def note_steps(client: Client, fields: bytes) -> None:
 def sample_requests(
     client: Client, message: Message, sample: bytes, label: bytes, inline_label: bool
 ) -> Iterator[Request]:
-    """Yield the requests that bring one sample and end in TRAIN, STORE, EVALUATE or INFER.
+    """Yield the requests that bring one sample and end in TRAIN, STORE, EVALUATE, INFER or ADVANCE.
 
     A label that does not go with the message is a target: it is staged first. A sample that does not fit into the
     message's payload is staged in pieces.
@@ -190,6 +192,21 @@ def sample_requests(
     else:
         yield from _pieces(client, Message.SAMPLE_DATA, sample)
         yield message, label
+
+
+def sequence_requests(
+    client: Client, message: Message, frames: list[bytes], label: bytes, inline_label: bool
+) -> Iterator[Request]:
+    """Yield the requests that run a streaming model over ``frames``, from the reset state; the last has the label."""
+    yield Message.STATE_RESET, b""
+    for frame in frames[:-1]:
+        yield from sample_requests(client, Message.ADVANCE, frame, b"", True)
+    yield from sample_requests(client, message, frames[-1], label, inline_label)
+
+
+def state_reset(client: Client) -> None:
+    """Give a streaming model's state its initial value."""
+    client.request(Message.STATE_RESET)
 
 
 def read_output(client: Client, size: int) -> bytes:

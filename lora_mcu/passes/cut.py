@@ -45,10 +45,14 @@ def choose(graph: Graph, split: Split, adaptation: Adaptation, costs: list[Layer
     """The cut with the fewest bytes among those before the first adapted layer that skip nearly all that can be.
 
     ``costs`` are of ``split.forward``. ``auto`` caches where that takes no more memory than the input does. Raises
-    ModelError where ``cache`` is on and nothing runs before the first adapted layer.
+    ModelError where ``cache`` is on and nothing runs before the first adapted layer, or the model has state.
     """
     if cache not in CACHES:
         raise ModelError(f"cache {cache!r} is unknown; use one of {', '.join(CACHES)}")
+    if graph.states:
+        if cache == "on":
+            raise ModelError("cache 'on': a streaming model's samples are not stored, so nothing is cached; use 'auto'")
+        return _at(graph, split, costs, 0)
     first = next((i for i, op in enumerate(split.forward) if adaptation.of(op) is not None), 0)
     cuts = [_at(graph, split, costs, p) for p in range(first + 1)]
     worth = [c for c in cuts if c.skipped >= _WORTH * cuts[-1].skipped]

@@ -123,7 +123,7 @@ def _table(graph: Graph, op: Quantize, x: _Value, source: int) -> Op:
 
 def _needed(graph: Graph, ops: list[Op]) -> list[Op]:
     """Without the conversions that only islands read."""
-    wanted, kept = {graph.output}, []
+    wanted, kept = {graph.output, *graph.states}, []
     for op in reversed(ops):
         if wanted.intersection(op.outputs):
             kept.append(op)

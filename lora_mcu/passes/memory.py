@@ -36,7 +36,7 @@ class MemoryPlan:
     """Steps are forward operators, tail operators, the loss, backward operators, numbered through.
 
     ``activation`` and ``gradient`` give the buffer of a tensor (views share one); ``scratch`` the buffer of a step;
-    ``opens`` the gradients that a step touches first, which it must zero.
+    ``opens`` the gradients that a step touches first, which it must zero. States stand outside the arena.
     """
 
     steps: list[str]
@@ -46,6 +46,8 @@ class MemoryPlan:
     scratch: dict[int, Buffer] = field(default_factory=dict)
     opens: dict[int, list[Buffer]] = field(default_factory=dict)
     arena_bytes: int = 0
+    state: dict[int, int] = field(default_factory=dict)  # offset in lmcu_state, of states and views of them
+    state_bytes: int = 0
 
     @property
     def lower_bound(self) -> int:
@@ -106,11 +108,20 @@ def plan(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ada
     steps = [f"{op.index} {op.KIND}" for op in (*split.forward, *split.tail)] + ["loss"]
     memory = MemoryPlan(steps + [f"{b.op.index} {b.op.KIND} backward" for b in backward])
     roots = views(graph)
+    _states(memory, graph, roots)
     _activations(memory, graph, split, backward, adaptation, roots, loss_at)
     _gradients(memory, graph, split, backward, roots, loss_at)
     _scratch(memory, graph, split, backward, adaptation, loss_at)
     _place(memory)
     return memory
+
+
+def _states(memory: MemoryPlan, graph: Graph, roots: dict[int, int]) -> None:
+    offsets = {}
+    for i in graph.states:
+        offsets[i] = memory.state_bytes
+        memory.state_bytes += align(graph.tensors[i].nbytes)
+    memory.state = {i: offsets[root] for i, root in roots.items() if root in offsets}
 
 
 def _activations(
@@ -121,7 +132,7 @@ def _activations(
     read = {i for op in graph.ops for i in op.inputs} | {split.logits, graph.output}
 
     def use(tensor: int, step: int) -> None:
-        if graph.tensors[tensor].data is None:
+        if graph.tensors[tensor].data is None and tensor not in memory.state:
             spans.setdefault(roots[tensor], []).append(step)
 
     for step, op in enumerate((*split.forward, *split.tail)):

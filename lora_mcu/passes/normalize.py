@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from lora_mcu.ir import Graph, Op, Pad, Requantize, Reshape
 from lora_mcu.ir.shape import Copy
+from lora_mcu.passes.elide_reads import elide_reads
 from lora_mcu.passes.fold_islands import fold_islands
 
 
 def normalize(graph: Graph) -> Graph:
     """Fold float32 islands into tables; turn requantizations between equal scales, pads by nothing and copies in the
-    same order into reshapes, which cost nothing."""
+    same order into reshapes, which cost nothing; read states in place where that is safe."""
     graph = fold_islands(graph)
-    return replace(graph, ops=[_simplify(graph, op) for op in graph.ops])
+    return elide_reads(replace(graph, ops=[_simplify(graph, op) for op in graph.ops]))
 
 
 def _simplify(graph: Graph, op: Op) -> Op:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import (
+    AssignState,
     AveragePool,
     Binary,
     Conv2D,
@@ -24,6 +25,7 @@ from lora_mcu.ir import (
     Op,
     Pad,
     Quantize,
+    ReadState,
     Requantize,
     Reshape,
     Softmax,
@@ -52,6 +54,7 @@ class Reference(Learner):
         self._program, self._graph = program, program.graph
         self._settings = Settings()
         self._store: list[Pair] = []
+        self._stream: dict[int, Array] = {}
         is_b = np.zeros(self.info.parameters, np.bool_)
         for layer in program.adaptation.layers:
             is_b[layer.b_offset : layer.b_offset + layer.m * self.info.rank] = True
@@ -66,14 +69,16 @@ class Reference(Learner):
     # ---- forward ----
 
     def activations(self, sample: ArrayLike) -> dict[int, Array]:
-        """Every activation of one sample by tensor id, in the tensors' shapes; the tail included."""
+        """Every activation of one sample by tensor id, in the tensors' shapes, the tail included; advances states."""
         entry = self._graph.tensors[self._graph.input]
         values: dict[int, Array] = {i: t.data for i, t in self._graph.tensors.items() if t.data is not None}
         values[self._graph.input] = np.asarray(sample).astype(entry.dtype).reshape(entry.shape)
+        values |= self._stream
         for op in (*self._program.split.forward, *self._program.split.tail):
             made = self._forward(op, values)
             for i, value in zip(op.outputs, made if isinstance(made, list) else [made], strict=True):
                 values[i] = value.reshape(self._graph.tensors[i].shape)
+        self._stream = {i: values[i] for i in self._graph.states}
         return values
 
     def _forward(self, op: Op, values: dict[int, Array]) -> Array | list[Array]:
@@ -112,7 +117,7 @@ class Reference(Learner):
                 return elementwise.requantize_forward(op, graph, x)
             case Matmul():
                 return attention.matmul_forward(op, graph, x, values[op.inputs[1]])
-            case Reshape():
+            case Reshape() | ReadState() | AssignState():
                 return x
         raise NotImplementedError(op.KIND)
 
@@ -208,17 +213,29 @@ class Reference(Learner):
             assert factors is not None
             found |= {f"{layer.name}.lora_A": factors.da.copy(), f"{layer.name}.lora_B": factors.db.copy()}
         self._sums = kept
+        self._reset_state()
         return found
 
     def _sample(self, sample: bytes, label: bytes, learn: bool) -> tuple[np.float32, bool]:
-        values = self.activations(np.frombuffer(sample, self._graph.tensors[self._graph.input].dtype))
+        values = self._last_frame(sample)
         with np.errstate(over="ignore", invalid="ignore"):  # such a step is skipped by the update
             value, correct, gradient = self._loss(values, label)
             if learn:
                 self._backward(values, gradient)
         return value, correct
 
+    def _last_frame(self, sample: bytes) -> dict[int, Array]:
+        """Activations of a sample; of a streaming model those of its last frame, from the reset state."""
+        if self.info.streaming:
+            self._reset_state()
+        for frame in self._frames(sample):
+            values = self.activations(np.frombuffer(frame, self._graph.tensors[self._graph.input].dtype))
+        return values
+
     # ---- the primitives of Learner ----
+
+    def _reset_state(self) -> None:
+        self._stream = dict(self._graph.states)
 
     def _infer(self, sample: bytes) -> bytes:
         values = self.activations(np.frombuffer(sample, self._graph.tensors[self._graph.input].dtype))
@@ -243,6 +260,7 @@ class Reference(Learner):
             if fill == self._settings.batch_size or i == len(pairs) - 1:
                 done = update(self._state, self._sums, fill, self._settings)
                 steps, skipped, fill = steps + done, skipped + (not done), 0
+        self._reset_state()
         return RawStats(float(total), count, correct, steps, skipped)
 
     def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats:
@@ -250,6 +268,7 @@ class Reference(Learner):
         for sample, label in samples:
             value, hit = self._sample(sample, label, learn=False)
             total, correct, count = total + value, correct + hit, count + 1
+        self._reset_state()
         return RawStats(float(total), count, correct, 0, 0)
 
     def _store_sample(self, sample: bytes, label: bytes) -> None:
@@ -277,6 +296,7 @@ class Reference(Learner):
     def _write_factors(self, factors: bytes) -> None:
         self._state.factors = np.frombuffer(factors, "<u2").astype(np.uint16)
         self._restart()
+        self._reset_state()
 
     def _reset(self) -> None:
         factors = np.zeros(self.info.parameters, np.uint16)
@@ -287,3 +307,4 @@ class Reference(Learner):
             )
         self._state.factors = factors
         self._restart()
+        self._reset_state()

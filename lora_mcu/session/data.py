@@ -25,6 +25,32 @@ def encode_samples(info: ModelInfo, x: ArrayLike) -> list[bytes]:
     return [sample.tobytes() for sample in batch]
 
 
+def encode_labelled(info: ModelInfo, x: ArrayLike) -> list[bytes]:
+    """Return each of ``x`` as the bytes of what one label belongs to.
+
+    That is a sample as in :func:`encode_samples`; of a streaming model a sequence of frames, ``x [N, T, *sample]``, one
+    frame after another. Raises DataError as that does.
+    """
+    if not info.streaming:
+        return encode_samples(info, x)
+    array = np.asarray(x)
+    if not is_sequences(info, array):
+        wanted = "[N, T" + "".join(f", {n}" for n in info.input.shape) + "]"
+        raise DataError(
+            f"x has shape {_shape(array.shape)}; a labelled sample of a streaming model is a sequence of T frames, "
+            f"{wanted}, whose last one has the label (x[:, None] makes sequences of one frame)"
+        )
+    frames = encode_samples(info, array.reshape(-1, *info.input.shape))
+    length = array.shape[1]
+    return [b"".join(frames[i : i + length]) for i in range(0, len(frames), length)]
+
+
+def is_sequences(info: ModelInfo, x: Array) -> bool:
+    """Whether ``x`` is ``[N, T, *sample]`` with at least one frame, for a streaming model."""
+    shape = info.input.shape
+    return info.streaming and x.ndim == len(shape) + 2 and x.shape[2:] == shape and x.shape[1] > 0
+
+
 def encode_sample(info: ModelInfo, x: ArrayLike) -> bytes:
     """Return one sample, given as ``[*sample]`` or ``[1, *sample]``, as bytes; rules as :func:`encode_samples`."""
     array = np.asarray(x)

@@ -133,6 +133,9 @@ class Device(Learner):
         size = self._info.output.nbytes
         return output if len(output) == size else commands.read_output(self._client, size)
 
+    def _reset_state(self) -> None:
+        commands.state_reset(self._client)
+
     def _configure(self, settings: Settings) -> None:
         commands.configure(self._client, settings)
 
@@ -141,17 +144,24 @@ class Device(Learner):
         self._client.pipeline(
             self._requests(Message.TRAIN, samples), lambda fields: commands.note_steps(self._client, fields)
         )
+        if self._info.streaming:
+            self._reset_state()
         return commands.pass_end(self._client)
 
     def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats:
         commands.evaluate_begin(self._client)
         self._client.pipeline(self._requests(Message.EVALUATE, samples))
+        if self._info.streaming:
+            self._reset_state()
         return commands.evaluate_end(self._client)
 
     def _requests(self, message: Message, samples: Iterable[Pair]) -> Iterator[Request]:
         inline = self._info.loss == "cross_entropy"
         for sample, label in samples:
-            yield from commands.sample_requests(self._client, message, sample, label, inline)
+            if self._info.streaming:
+                yield from commands.sequence_requests(self._client, message, self._frames(sample), label, inline)
+            else:
+                yield from commands.sample_requests(self._client, message, sample, label, inline)
 
     def _store_sample(self, sample: bytes, label: bytes) -> None:
         self._client.pipeline(self._requests(Message.STORE, [(sample, label)]))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, ModelError
 from lora_mcu.info import ModelInfo
-from lora_mcu.session.data import decode_output, encode_labels, encode_samples
+from lora_mcu.session.data import decode_output, encode_labelled, encode_labels, encode_samples, is_sequences
 from lora_mcu.session.settings import Settings
 from lora_mcu.session.stats import EvalStats, RawStats, TrainStats
 
@@ -28,6 +28,10 @@ class Learner(ABC):
     ``x`` is always a batch ``[N, *sample]`` in the model's own dtype; for an int8 or uint8 input float32 is quantized.
     ``labels`` are integers ``[N]``, or targets ``[N, *output]`` for a model trained on the mean squared error. Every
     method raises DataError before anything is sent or changed when data or settings do not fit.
+
+    A streaming model (``info.streaming``) takes frames. ``infer(x [N, *sample])`` runs N frames of one stream, from the
+    state as it stands. A labelled sample is a sequence ``x [N, T, *sample]``: it starts from the reset state, T - 1
+    frames only advance it, the last one is trained or evaluated; afterwards the state is reset.
     """
 
     @property
@@ -38,10 +42,31 @@ class Learner(ABC):
     # ---- what a user calls ----
 
     def infer(self, x: ArrayLike) -> NDArray[Any]:
-        """Return the outputs ``[N, *output]`` in the model's own dtype; changes no training state."""
-        info = self.info
+        """Return the outputs ``[N, *output]`` in the model's own dtype; changes no training state.
+
+        Of sequences ``x [N, T, *sample]`` of a streaming model: ``[N, T, *output]``, each from the reset state.
+        """
+        info, x = self.info, np.asarray(x)
+        if is_sequences(info, x):
+            return self._infer_sequences(x)
         outputs = [decode_output(info, self._infer(sample)) for sample in encode_samples(info, x)]
         return np.stack(outputs) if outputs else np.empty((0, *info.output.shape), info.output.dtype)
+
+    def _infer_sequences(self, x: NDArray[Any]) -> NDArray[Any]:
+        outputs = []
+        encode_samples(self.info, x.reshape(-1, *self.info.input.shape))  # refused as a whole before anything runs
+        for sequence in x:
+            self.reset_state()
+            outputs.append(self.infer(sequence))
+        self.reset_state()
+        output = self.info.output
+        return np.stack(outputs) if outputs else np.empty((0, x.shape[1], *output.shape), output.dtype)
+
+    def reset_state(self) -> None:
+        """Give a streaming model's state its initial value. Raises ModelError where the model has no state."""
+        if not self.info.streaming:
+            raise ModelError(f"model {self.info.name} has no state to reset: it keeps nothing between inferences")
+        self._reset_state()
 
     def configure(
         self,
@@ -76,6 +101,8 @@ class Learner(ABC):
     def store(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> None:
         """Append samples to the device's store. Raises DataError when they do not all fit; then none is stored."""
         pairs = self._pairs(x, labels)
+        if self.info.streaming:
+            raise DataError("sequences of frames are not stored on the device: stream them with train()")
         capacity, stored = self.info.store_capacity, self.stored
         if stored + len(pairs) > capacity:
             raise DataError(
@@ -119,18 +146,25 @@ class Learner(ABC):
         return Adapter.from_factors(self.info, self._read_factors())
 
     def load(self, adapter: Adapter) -> None:
-        """Replace the factors, whole or not at all; zeroes momentum and step. AdapterError if they do not fit."""
+        """Replace the factors, whole or not at all; zeroes momentum and step, resets a streaming model's state.
+
+        Raises AdapterError if they do not fit.
+        """
         self._trainable()
         self._write_factors(adapter.to_factors(self.info))
 
     def reset(self) -> None:
-        """Go back to the base: initial A, B = 0; keeps settings and stored samples."""
+        """Go back to the base: initial A, B = 0, initial state; keeps settings and stored samples."""
         self._reset()
 
     # ---- what an implementation provides, on bytes that have been checked ----
 
     @abstractmethod
     def _infer(self, sample: bytes) -> bytes: ...
+
+    @abstractmethod
+    def _reset_state(self) -> None:
+        """Reset the state of a streaming model."""
 
     @abstractmethod
     def _configure(self, settings: Settings) -> None: ...
@@ -167,12 +201,17 @@ class Learner(ABC):
     # ---- shared checks ----
 
     def _pairs(self, x: ArrayLike, labels: ArrayLike) -> Sequence[Pair]:
-        samples, encoded = encode_samples(self.info, x), encode_labels(self.info, labels)
+        samples, encoded = encode_labelled(self.info, x), encode_labels(self.info, labels)
         if len(samples) != len(encoded):
             raise DataError(f"x holds {len(samples)} samples but labels holds {len(encoded)}: give one label a sample")
         if not samples:
             raise DataError("x holds no samples")
         return list(zip(samples, encoded, strict=True))
+
+    def _frames(self, sample: bytes) -> list[bytes]:
+        """A labelled sample's frames: one, or those of a streaming model's sequence."""
+        size = self.info.input.nbytes
+        return [sample[i : i + size] for i in range(0, len(sample), size)]
 
     def _trainable(self) -> None:
         if not self.info.layers:

@@ -68,15 +68,17 @@ class Twin(Learner):
     def gradients(self, x: ArrayLike, label: ArrayLike) -> dict[str, NDArray[np.float32]]:
         """Gradients of one sample as float32: ``<layer>.lora_A`` [r, K], ``<layer>.lora_B`` [M, r].
 
-        K counts (kh, kw, C). Changes no training state. ``x`` has a sample's shape, ``label`` is one label.
+        K counts (kh, kw, C). Changes no training state. ``x`` has a sample's shape ([T, *sample] of a streaming model),
+        ``label`` is one label.
         """
         self._trainable()
         x, label = np.asarray(x), np.asarray(label)
-        if x.shape != self.info.input.shape:
+        if x.shape != self.info.input.shape and not self.info.streaming:
             raise DataError(f"gradients takes one sample of shape {list(self.info.input.shape)}, not {list(x.shape)}")
         ((sample, encoded),) = self._pairs(x[None], label[None])
         flat = np.zeros(self.info.parameters, np.float32)
-        self._run("gradient", sample, encoded, flat.ctypes.data_as(ctypes.c_void_p))
+        self._run("gradient", self._last_frame(sample), encoded, flat.ctypes.data_as(ctypes.c_void_p))
+        self._run("state_reset")
         return self._by_layer(flat)
 
     def _by_layer(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -102,6 +104,19 @@ class Twin(Learner):
         self._run("infer", sample, output)
         return output.raw
 
+    def _reset_state(self) -> None:
+        self._run("state_reset")
+
+    def _last_frame(self, sample: bytes) -> bytes:
+        """What the label belongs to; the frames before it have advanced the state of a streaming model."""
+        if not self.info.streaming:
+            return sample
+        self._run("state_reset")
+        *before, last = self._frames(sample)
+        for frame in before:
+            self._run("advance", frame)
+        return last
+
     def _configure(self, settings: Settings) -> None:
         values = {**vars(settings), "rounding": ROUNDINGS.index(settings.rounding)}
         self._run("configure", ctypes.byref(_Settings(**values)))
@@ -109,7 +124,8 @@ class Twin(Learner):
     def _train_pass(self, samples: Iterable[Pair]) -> RawStats:
         self._run("pass_begin")
         for sample, label in samples:
-            self._run("train", sample, label)
+            self._run("train", self._last_frame(sample), label)
+        self._run("state_reset")
         stats = _Stats()
         self._run("pass_end", ctypes.byref(stats))
         return stats.raw()
@@ -117,7 +133,8 @@ class Twin(Learner):
     def _evaluate_pass(self, samples: Iterable[Pair]) -> RawStats:
         stats = _Stats()
         for sample, label in samples:
-            self._run("evaluate", sample, label, ctypes.byref(stats))
+            self._run("evaluate", self._last_frame(sample), label, ctypes.byref(stats))
+        self._run("state_reset")
         return stats.raw()
 
     def _store_sample(self, sample: bytes, label: bytes) -> None:

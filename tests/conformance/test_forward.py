@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conformance.models import LOSS, MADE
 from conformance.oracle import Array, Oracle, differing
-from conformance.real_models import ACCEPTED, REFUSED, for_oracle, others
+from conformance.real_models import ACCEPTED, for_oracle, others
 from conformance.samples import STRUCTURED, random_samples, structured_samples
 
 import lora_mcu
@@ -37,7 +37,7 @@ def _compare(path: Path, loss: str = "auto", real: Array | None = None) -> None:
         want = oracle.infer(x) if want is None else want
         got = program.twin().infer(x)
         assert differing(got, want) == 0, f"{path.name}, adapt {adapt}"
-        assert len(np.unique(got)) >= LIVELY
+        assert len(np.unique(got)) >= (2 if program.info.streaming else LIVELY)
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
@@ -60,16 +60,6 @@ def test_keyword_model_equals_oracle_on_speech(models_dir: Path, data_dir: Path)
         speech = data["x"][::30, :, :, None].astype(np.float32)
     assert speech.shape == (100, 49, 10, 1)
     _compare(models_dir / "mlperf_kws_ref_model.tflite", real=speech)
-
-
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_real_model_is_refused_with_a_way_out(name: str, models_dir: Path) -> None:
-    with pytest.raises(lora_mcu.ModelError) as refusal:
-        lora_mcu.compile(models_dir / f"{name}.tflite", board="native")
-    message = str(refusal.value)
-    assert message.startswith(f"{name}.tflite: ") and "\n" not in message
-    for part in REFUSED[name]:
-        assert part in message
 
 
 def test_any_other_model_is_exact_or_refused(models_dir: Path) -> None:

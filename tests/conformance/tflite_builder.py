@@ -9,26 +9,39 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-_TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32"}
+_TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32", "int16": "INT16",
+          "resource": "RESOURCE"}  # fmt: skip
 _VERSION_5 = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
 _VERSION_1 = ("RELU_N1_TO_1", "ELU", "HARD_SWISH", "POW", "DIV", "SQUARE", "SIN", "COS", "PRELU", "NEG", "RESHAPE",
-              "DEPTH_TO_SPACE", "RANGE")  # fmt: skip
+              "DEPTH_TO_SPACE", "RANGE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")  # fmt: skip
 RELU = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 SAME, VALID = 0, 1
 
 
 class Builder:
-    """Collects tensors and operators of one subgraph; ``build`` gives the file's bytes."""
+    """Collects tensors and operators of a subgraph, the main one at first; ``build`` gives the file's bytes."""
 
     def __init__(self) -> None:
         self._model = schema.ModelT()
         self._model.version = 3
         self._model.operatorCodes = []
         self._model.buffers = [schema.BufferT()]
+        self._model.subgraphs = []
+        self.subgraph()
+
+    def subgraph(self) -> int:
+        """Begin another subgraph, where tensors and operators go from now on; returns its index."""
         self._graph = schema.SubGraphT()
-        self._graph.tensors = []
-        self._graph.operators = []
-        self._model.subgraphs = [self._graph]
+        self._graph.tensors, self._graph.operators = [], []
+        self._graph.inputs, self._graph.outputs = [], []
+        self._model.subgraphs.append(self._graph)
+        return len(self._model.subgraphs) - 1
+
+    def variable(self, name: str, container: str = "") -> int:
+        """A new handle of the variable that (container, name) stands for."""
+        handle = self.tensor((), "resource")
+        self.op("VAR_HANDLE", [], [handle], "VarHandleOptions", container=container, sharedName=name)
+        return handle
 
     def tensor(
         self, shape: tuple[int, ...], dtype: str = "int8", scale: Any = None, zero_point: Any = 0, axis: int = 0,
@@ -80,7 +93,8 @@ class Builder:
 
     def build(self, inputs: list[int], outputs: list[int]) -> bytes:
         """The .tflite file."""
-        self._graph.inputs, self._graph.outputs = inputs, outputs
+        main = self._model.subgraphs[0]
+        main.inputs, main.outputs = inputs, outputs
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())

@@ -182,6 +182,13 @@ def test_what_comes_later_is_unsupported_and_counts(device: FakeDevice) -> None:
         refused(device.ask(message, sequence, SAMPLE), Status.UNSUPPORTED)
 
 
+def test_a_model_without_state_has_none_to_reset_or_advance(device: FakeDevice) -> None:
+    device.hello()
+    refused(device.run(Message.STATE_RESET), Status.UNSUPPORTED)
+    refused(device.run(Message.ADVANCE, SAMPLE), Status.UNSUPPORTED)
+    refused(device.run(Message.STATE_RESET, b"x"), Status.BAD_LENGTH)
+
+
 # ---- samples ----
 
 LABEL = struct.pack("<I", 1)

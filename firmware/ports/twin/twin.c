@@ -66,6 +66,20 @@ int twin_infer(const uint8_t *sample, uint8_t *output)
     return leave(LMCU_OK);
 }
 
+int twin_advance(const uint8_t *sample)
+{
+    enter();
+    memcpy(lmcu_model.input, sample, lmcu_model.input_bytes);
+    lmcu_advance();
+    return leave(LMCU_OK);
+}
+
+int twin_state_reset(void)
+{
+    lmcu_state_reset();
+    return LMCU_OK;
+}
+
 int twin_evaluate(const uint8_t *sample, const void *label, lmcu_stats_t *stats)
 {
     enter();
