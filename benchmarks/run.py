@@ -110,7 +110,12 @@ def measure(name: str, model: Path) -> dict[str, Any]:
     statuses = [value for kind, _, value in rows if kind in ("boot", "status")]
     if any(statuses) or not ticks["train", 1] or not ticks["train", 8]:
         raise SystemExit(f"{name}: the device reported a failure: {rows}")
-    steps = {index: round(value * per_tick) for kind, index, value in rows if kind == "step"}
+    steps: dict[int, int] = {}  # a step that runs row by row is printed once a row
+    for kind, index, value in rows:
+        if kind == "pass":  # the same steps again, and more
+            steps.clear()
+        if kind == "step":
+            steps[index] = steps.get(index, 0) + round(value * per_tick)
     macs = {f"{x.index} {x.kind}": x.macs_forward for x in report.layers}
     return {
         "name": name,

@@ -55,6 +55,8 @@ class ModelInfo:
     rslora: bool
     layers: tuple[LayerInfo, ...]
     store_capacity: int
+    momentum: bool = True  # False: compiled without the buffer, only momentum 0 is there
+    max_batch: int = 0  # 0: any
     label_names: tuple[str, ...] = ()
     cached: bool = False  # the store keeps features from behind the frozen prefix, not inputs
     data_bytes: int = 0  # of one stored sample without its label; 0: the input, rounded up to 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Okabe-Ito: told apart by colour-blind readers, and in print
 BLUE, ORANGE, GREEN, GREY, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#8C8C8C", "#D55E00", "#56B4E9"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, GREY)
-ROLE_COLOURS = {"activation": SKY, "gradient": ORANGE, "scratch": GREY}
+ROLE_COLOURS = {"activation": SKY, "rows": GREEN, "gradient": ORANGE, "factor gradient": RED, "scratch": GREY}
 STORE_SYMBOLS = ("lmcu_store", "lmcu_order")
 _SMALL = 8
 

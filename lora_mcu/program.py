@@ -41,6 +41,18 @@ MAX_STORE = 65535  # the order of an epoch is kept as uint16
 
 
 @dataclass(frozen=True)
+class _Options:
+    """What does not depend on the choice of layers."""
+
+    numerics: str
+    seed: int
+    cache: str
+    momentum: bool
+    max_batch: int
+    depth_first: bool
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled model: everything that the project's files are made from. Made by :func:`compile`."""
 
@@ -111,7 +123,8 @@ class Program:
 def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
-    cache: str = "auto", form: str = "project", sram: int | None = None,
+    cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
+    depth_first: bool = True,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
@@ -121,12 +134,18 @@ def compile(
     sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
     input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
     program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has).
-    Raises ModelError or BoardError, in one line that names what to change.
+
+    Memory: without ``momentum`` its buffer of 4 bytes a parameter is left out; ``max_batch`` 1 (0: any batch size) lets
+    the gradients share memory with the forward pass; ``depth_first`` allows frozen operators to run row by row, which
+    changes no result. Raises ModelError or BoardError, in one line that names what to change.
     """
     if numerics not in NUMERICS:
         raise ModelError(f"numerics {numerics!r} is unknown; this version has {', '.join(NUMERICS)}")
     if not 0 <= seed < 2**32:
         raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
+    if max_batch not in (0, 1):
+        raise ModelError(f"max_batch {max_batch} is neither 0 (any batch size) nor 1")
+    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first)
     target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
@@ -143,7 +162,7 @@ def compile(
             if adapt == "auto":
                 return None
             raise
-        return _program(graph, target, split, adaptation, backward, numerics, seed, cache)
+        return _program(graph, target, split, adaptation, backward, options)
 
     def fits(index: int) -> bool:
         program = attempt(index)
@@ -216,19 +235,20 @@ def _program(
     split: Split,
     adaptation: Adaptation,
     backward: list[BackwardOp],
-    numerics: str,
-    seed: int,
-    cache: str,
+    options: _Options,
 ) -> Program:
     costs = estimate.costs(graph, split, backward, adaptation)
-    at = cut.choose(graph, split, adaptation, costs, cache)
-    plan = memory.plan(graph, split, backward, adaptation)
-    info = _info(graph, board, split, adaptation, numerics, at, plan.state_bytes)
+    at = cut.choose(graph, split, adaptation, costs, options.cache)
+    plan = memory.plan(
+        graph, split, backward, adaptation, gradients_in_arena=options.max_batch == 1, depth_first=options.depth_first,
+        cut_at=at.at,
+    )  # fmt: skip
+    info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     fixed = _fixed_memory(plan, adaptation, info)
     stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
     capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if stores else 0
     info = replace(info, store_capacity=capacity)
-    return Program(graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), seed)
+    return Program(graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed)
 
 
 def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
@@ -241,8 +261,11 @@ def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> 
         symbols.append(symbol("lmcu_state", "uint8_t", 1, plan.state_bytes))
     if adaptation.layers:
         n = adaptation.parameters
-        symbols += [symbol("lmcu_factors", "uint16_t", 2, n), symbol("lmcu_gradients", "float", 4, n),
-                    symbol("lmcu_momentum", "float", 4, n)]  # fmt: skip
+        symbols.append(symbol("lmcu_factors", "uint16_t", 2, n))
+        if not plan.gradients_in_arena:
+            symbols.append(symbol("lmcu_gradients", "float", 4, n))
+        if info.momentum:
+            symbols.append(symbol("lmcu_momentum", "float", 4, n))
     if info.loss == "mse":
         symbols.append(symbol("lmcu_target", "float", 4, info.logit_count))
     return symbols
@@ -293,17 +316,17 @@ def _edge(graph: Graph, tensor: int) -> TensorInfo:
 
 
 def _info(
-    graph: Graph, board: Board, split: Split, adaptation: Adaptation, numerics: str, at: Cut, state_bytes: int
-) -> ModelInfo:
+    graph: Graph, board: Board, split: Split, adaptation: Adaptation, options: _Options, at: Cut, state_bytes: int
+) -> ModelInfo:  # fmt: skip
     layers = tuple(LayerInfo(x.name, x.m, x.k, x.kernel) for x in adaptation.layers)
     layout = {"rank": adaptation.rank, "alpha": adaptation.alpha, "rslora": adaptation.rslora,
               "layers": [[x.name, x.m, x.k, list(x.kernel) if x.kernel else None] for x in layers]}  # fmt: skip
     digest = hashlib.sha256(json.dumps(layout, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     return ModelInfo(
-        name=graph.name, board=board.identity, numerics=numerics, loss=split.loss, model_sha256=graph.sha256,
+        name=graph.name, board=board.identity, numerics=options.numerics, loss=split.loss, model_sha256=graph.sha256,
         layout_sha256=digest, input=_edge(graph, graph.input), output=_edge(graph, graph.output),
         logit_count=graph.tensors[split.logits].elements, rank=adaptation.rank, alpha=adaptation.alpha,
         rslora=adaptation.rslora, layers=layers, store_capacity=0, cached=at.cached,
         data_bytes=at.nbytes if at.cached else memory.align4(graph.tensors[graph.input].nbytes),
-        state_bytes=state_bytes,
+        state_bytes=state_bytes, momentum=options.momentum, max_batch=options.max_batch,
     )  # fmt: skip

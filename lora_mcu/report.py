@@ -50,6 +50,7 @@ class Report:
     cached: bool = False  # the record holds features, and epochs over the store skip the frozen prefix
     prefix_instructions: int = 0  # estimate of what they skip of each sample
     states: list[dict[str, Any]] = field(default_factory=list)  # variables of a streaming model: name, shape, bytes
+    stripes: list[dict[str, Any]] = field(default_factory=list)  # runs of operators made row by row
 
     @property
     def sram_bytes(self) -> int:
@@ -77,20 +78,26 @@ class Report:
         out["constant_bytes"] = self.constant_bytes
         out["flash_bytes_estimate"] = self.flash_bytes
         out["macs"] = sum(layer.macs_forward for layer in self.layers)
-        out["instructions_inference_estimate"] = sum(layer.instructions_forward for layer in self.layers)
+        out["instructions_inference_estimate"] = self.inference_instructions
         out["instructions_step_estimate"] = self.step_instructions(1)
         out["instructions_stored_step_estimate"] = self.step_instructions_stored
         return out
 
     def step_instructions(self, batch: int) -> int:
         """Estimated instructions of one training step on ``batch`` samples, update included."""
-        sample = sum(layer.instructions_forward + layer.instructions_backward for layer in self.layers)
+        sample = self.inference_instructions + sum(layer.instructions_backward for layer in self.layers)
         return batch * sample + self.update_instructions
 
     @property
     def step_instructions_stored(self) -> int:
         """Estimated instructions of one step on one sample of the store."""
         return self.step_instructions(1) - (self.prefix_instructions if self.cached else 0)
+
+    @property
+    def inference_instructions(self) -> int:
+        """Estimated instructions of one inference; rows that stripes move are part of it."""
+        moving: int = sum(s["instructions"] for s in self.stripes)
+        return moving + sum(layer.instructions_forward for layer in self.layers)
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
@@ -109,10 +116,16 @@ class Report:
             adapter_slots=program.board.adapter_slots(2 * info.parameters),
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
-            buffers=[vars(b) for b in plan.buffers], steps=plan.steps, note=program.note,
             record=_record(program), cached=info.cached, prefix_instructions=program.cut.skipped,
             states=[{"name": t.name, "shape": list(t.shape), "bytes": t.nbytes}
                     for t in map(program.graph.tensors.__getitem__, program.graph.states)],
+            buffers=[{k: v for k, v in vars(b).items() if k != "fixed"} for b in plan.buffers],
+            steps=plan.steps, note=program.note,
+            stripes=[
+                {"first": s.first, "last": s.last, "operators": [op.index for op in s.ops],
+                 "moved_bytes": s.schedule.moved_bytes, "instructions": estimate.moving_instructions(s)}
+                for s in plan.stripes
+            ],
         )  # fmt: skip
 
 

@@ -315,28 +315,50 @@ static void backward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, c
     scatter(p, val, oy, ox, dx);
 }
 
-void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
-                          float *dx, void *scratch)
+/* g [out_c] = one position's gradient, masked; g may be dy */
+static void mask_position(const lmcu_conv2d_t *p, const int8_t *y, const float *dy, float *g)
 {
-    const int32_t k = patch_length(p);
+    for (int32_t o = 0; o < p->out_c; ++o) {
+        g[o] = lmcu_masked(dy[o], y[o], &p->clamp);
+    }
+}
+
+/* dy is masked in place, or with `shared` every position's, read from one row and masked into scratch. */
+static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                     const float *shared, float *dx, void *scratch)
+{
+    const int32_t k = patch_length(p), m = p->out_c;
     const scratch_t s = prepare_scratch(p, 1, scratch);
-    float *val = s.rest;
+    float *val = s.rest, *free = val + (dx ? k : 0);
     lmcu_factors_t f;
     if (lora) {
-        f = lmcu_lora_expand_backward(lora, k, p->out_c, val + (dx ? k : 0));
-    }
-    for (int32_t i = 0; i < p->out_h * p->out_w * p->out_c; ++i) {
-        dy[i] = lmcu_masked(dy[i], y[i], &p->clamp);
+        f = lmcu_lora_expand_backward(lora, k, m, free);
+        free += lora->rank * (k + m);
     }
     for (int32_t oy = 0; oy < p->out_h; ++oy) {
-        for (int32_t ox = 0; ox < p->out_w; ++ox, dy += p->out_c) {
-            if (all_zero(dy, p->out_c)) { /* would add zeros only */
+        for (int32_t ox = 0; ox < p->out_w; ++ox, y += m) {
+            float *g = shared ? free : dy;
+            mask_position(p, y, shared ? shared : dy, g);
+            dy = shared ? dy : dy + m;
+            if (all_zero(g, m)) { /* would add zeros only */
                 continue;
             }
             if (lora) {
                 load_patch(p, x, oy, ox, s.bytes, s.patch, LMCU_GROUP);
             }
-            backward_position(p, lora ? &f : 0, dy, s.patch, k, val, oy, ox, dx);
+            backward_position(p, lora ? &f : 0, g, s.patch, k, val, oy, ox, dx);
         }
     }
+}
+
+void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                          float *dx, void *scratch)
+{
+    backward(p, lora, x, y, dy, NULL, dx, scratch);
+}
+
+void lmcu_conv2d_backward_shared(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y,
+                                 const float *dy, float *dx, void *scratch)
+{
+    backward(p, lora, x, y, NULL, dy, dx, scratch);
 }

@@ -240,3 +240,50 @@ void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *
         }
     }
 }
+
+/* dx [in_h][in_w][count] of `count` channels from `first`, in the order of the whole backward pass */
+static void backward_block(const lmcu_conv2d_t *p, int32_t first, int32_t count, const float *dy, float *dx)
+{
+    const float *scale = p->weight_scale + first;
+    for (int32_t oy = 0; oy < p->out_h; ++oy) {
+        for (int32_t ox = 0; ox < p->out_w; ++ox, dy += p->out_c) {
+            const window_t win = window_at(p, oy, ox);
+            for (int32_t ky = win.ky_first; ky < win.ky_end; ++ky) {
+                for (int32_t kx = win.kx_first; kx < win.kx_end; ++kx) {
+                    const int8_t *w = p->weights + weight_offset(p, ky, kx) + first;
+                    const int32_t at = (win.iy + ky * p->dilation_h) * p->in_w + win.ix + kx * p->dilation_w;
+                    float *to = dx + (intptr_t)at * count;
+                    float term[LMCU_DEPTHWISE_BLOCK];
+                    for (int32_t c = 0; c < count; ++c) {
+                        term[c] = (scale[c] * dy[first + c]) * (float)w[c];
+                    }
+                    for (int32_t c = 0; c < count; ++c) {
+                        to[c] = to[c] + term[c];
+                    }
+                }
+            }
+        }
+    }
+}
+
+void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y, float *dy, void *scratch)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    const int32_t positions = conv->in_h * conv->in_w, channels = conv->in_c;
+    float *block = scratch;
+    for (int32_t i = 0; i < positions * channels; ++i) {
+        dy[i] = lmcu_masked(dy[i], y[i], &conv->clamp);
+    }
+    for (int32_t first = 0; first < channels; first += LMCU_DEPTHWISE_BLOCK) {
+        const int32_t count = channels - first < LMCU_DEPTHWISE_BLOCK ? channels - first : LMCU_DEPTHWISE_BLOCK;
+        for (int32_t i = 0; i < positions * count; ++i) {
+            block[i] = 0.0f;
+        }
+        backward_block(conv, first, count, dy, block);
+        for (int32_t at = 0; at < positions; ++at) {
+            for (int32_t c = 0; c < count; ++c) {
+                dy[at * channels + first + c] = block[at * count + c];
+            }
+        }
+    }
+}

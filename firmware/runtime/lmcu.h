@@ -55,6 +55,7 @@ typedef struct {
     int32_t logit_zero_point;
     uint32_t param_count;         /* elements of factors, gradients, momentum */
     uint32_t adapter_count;
+    uint32_t max_batch;           /* 0: any; 1: the gradients share memory with the forward pass */
     const lmcu_adapter_t *adapters;
     const uint16_t *initial_a;    /* fp16, the A factors one after another, without the B */
     uint32_t store_capacity;      /* samples */
@@ -67,8 +68,8 @@ typedef struct {
     const int8_t *logits;         /* in the arena, valid after the forward pass */
     float *logit_gradient;        /* in the arena, input of the backward pass; NULL when nothing is adapted */
     uint16_t *factors;            /* [param_count] IEEE binary16 */
-    float *gradients;             /* [param_count] sums over the open batch */
-    float *momentum;              /* [param_count] */
+    float *gradients;             /* [param_count] sums over the open batch; in the arena where max_batch is 1 */
+    float *momentum;              /* [param_count]; NULL: compiled without, only momentum 0 is there */
     uint8_t *store;               /* [store_capacity * record_bytes] */
     uint16_t *order;              /* [store_capacity] */
     float *target;                /* [logit_count] staging of TARGET_DATA; NULL unless the loss is MSE */
@@ -138,11 +139,12 @@ extern lmcu_context_t lmcu_context;
  * Returns FLOAT_ENV when this core cannot train with the promised bytes (inference still works). */
 lmcu_status_t lmcu_init(void) LMCU_MUST_USE;
 
-/* Default settings: lr 0.01, ratio 1, momentum 0, weight decay 0, clip 0, batch 8, seed 0, stochastic. */
+/* Default settings: lr 0.01, ratio 1, momentum 0, weight decay 0, clip 0, batch 8 (1 where max_batch is 1), seed 0,
+ * stochastic. */
 lmcu_settings_t lmcu_default_settings(void);
 
 /* Checks ranges (finite, lr > 0, ratio > 0, 0 <= momentum < 1, decay >= 0, clip >= 0, batch >= 1): BAD_ARGUMENT or
- * NOT_FINITE and no change otherwise. Keeps factors and stored samples, zeroes momentum, step, epoch and open batch. */
+ * NOT_FINITE and no change otherwise; NO_MOMENTUM and BATCH_LIMIT where the model was compiled without. Keeps factors and stored samples, zeroes momentum, step, epoch and open batch. */
 lmcu_status_t lmcu_configure(const lmcu_settings_t *settings) LMCU_MUST_USE;
 
 /* Back to the base: initial A, B = 0, initial state; zeroes momentum, step, open batch; keeps settings and stored samples. */

@@ -29,7 +29,9 @@
     X(NOT_FOUND, 20, "no such slot") \
     X(INTERNAL, 21, "an invariant of the firmware was broken") \
     X(NO_OUTPUT, 22, "no output is there to be read: INFER first") \
-    X(NO_SPACE, 23, "the adapter store is full: delete a slot")
+    X(NO_SPACE, 23, "the adapter store is full: delete a slot") \
+    X(NO_MOMENTUM, 24, "the model was compiled with --no-momentum: use momentum 0, or compile it again without") \
+    X(BATCH_LIMIT, 25, "the model was compiled with --max-batch 1: use batch size 1, or compile it again without")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,

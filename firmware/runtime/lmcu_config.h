@@ -10,6 +10,7 @@
 #define LMCU_FIRMWARE_PATCH 0
 
 #define LMCU_MAX_RANK 64
+#define LMCU_DEPTHWISE_BLOCK 8  /* channels at once of a depthwise backward pass in place */
 #define LMCU_MAX_PAYLOAD 1024   /* bytes of one frame's payload */
 #define LMCU_WINDOW 1           /* responses kept, requests in flight */
 

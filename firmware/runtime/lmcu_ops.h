@@ -129,23 +129,32 @@ typedef struct {
     int32_t output_min, output_max;
 } lmcu_requantize_t;
 
-/* ---- kernels. `scratch` is LMCU_ALIGNED(4) memory from the planner; the size is stated beside each (bytes). ---- */
+/* ---- kernels. `scratch` is LMCU_ALIGNED(4) memory from the planner; the size is stated beside each (bytes). Input and
+ * output do not overlap unless a line here says that y may be x: then both begin at the same address. Where dx may be dy,
+ * it replaces dy instead of adding to it. ---- */
 
-/* k4: k rounded up to a multiple of 4. scratch: 2 * k4 */
+/* k4: k rounded up to a multiple of 4. scratch: 2 * k4. y may be x where batch is 1 or m <= k */
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 /* dy is masked in place. dx NULL at the first adapted layer. scratch: 2 * k4, and unless dx is NULL + 4 * k */
 void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                          float *dx, void *scratch);
 
 /* k = kernel_h * kernel_w * in_c, m = out_c. scratch: 4 * k4 forward, 2 * k4 backward, + k4 where in_c is no multiple of 4
- * and the kernel is larger than 1 x 1; with an adapter + 4 * rank * (k + m); backward, unless dx is NULL, + 4 * k */
+ * and the kernel is larger than 1 x 1; with an adapter + 4 * rank * (k + m); backward, unless dx is NULL, + 4 * k. y may
+ * be x where the kernel is 1 x 1 with stride 1 and no padding, and out_c <= in_c */
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch);
+/* dy [out_c] is the gradient at every position, and stays; scratch + 4 * m */
+void lmcu_conv2d_backward_shared(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y,
+                                 const float *dy, float *dx, void *scratch);
 
 void lmcu_depthwise_forward(const lmcu_depthwise_t *p, const int8_t *x, int8_t *y);
 void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *dx);
+/* dy becomes dx: multiplier 1, input and output of one size. scratch: 4 * LMCU_DEPTHWISE_BLOCK * out_h * out_w */
+void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y, float *dy, void *scratch);
 
+/* pooling, forward: y may be x where pad_top and pad_left are 0 */
 void lmcu_average_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y);
 void lmcu_average_pool_backward(const lmcu_pool_t *p, const int8_t *y, float *dy, float *dx);
 void lmcu_max_pool_forward(const lmcu_pool_t *p, const int8_t *x, int8_t *y);
@@ -154,9 +163,13 @@ void lmcu_max_pool_backward(const lmcu_pool_t *p, const int8_t *x, const int8_t 
 
 void lmcu_mean_forward(const lmcu_mean_t *p, const int8_t *x, int8_t *y);
 void lmcu_mean_backward(const lmcu_mean_t *p, const int8_t *y, float *dy, float *dx);
+/* of a mean over all positions: dx [channels] = what each position gets, share * masked dy. dx may be dy, and replaces */
+void lmcu_mean_backward_shared(const lmcu_clamp_t *clamp, int32_t channels, float share, const int8_t *y, const float *dy,
+                               float *dx);
 
+/* y may be an operand that is not broadcast, here and in the other kernels of two operands */
 void lmcu_add_forward(const lmcu_add_t *p, const int8_t *a, const int8_t *b, int8_t *y);
-/* da or db may be NULL; da == db when a tensor is added to itself */
+/* da or db may be NULL, as is one whose gradient is dy after masking; da == db when a tensor is added to itself */
 void lmcu_add_backward(const lmcu_add_t *p, const int8_t *y, float *dy, float *da, float *db);
 
 void lmcu_pad_forward(const lmcu_pad_t *p, const int8_t *x, int8_t *y);
@@ -164,12 +177,41 @@ void lmcu_pad_backward(const lmcu_pad_t *p, const float *dy, float *dx);
 
 void lmcu_softmax_forward(const lmcu_softmax_t *p, const int8_t *x, int8_t *y);
 
+/* y may be x, here and in the next ones but dequantize */
 void lmcu_quantize_forward(const lmcu_affine_t *p, const float *x, int8_t *y);
 void lmcu_dequantize_forward(const lmcu_affine_t *p, const int8_t *x, float *y);
 /* x and y are int8 or uint8 as the flags say; one kernel for the edges of a model and for rescaling inside */
 void lmcu_requantize_i8_i8(const lmcu_requantize_t *p, const int8_t *x, int8_t *y);
 void lmcu_requantize_u8_i8(const lmcu_requantize_t *p, const uint8_t *x, int8_t *y);
 void lmcu_requantize_i8_u8(const lmcu_requantize_t *p, const int8_t *x, uint8_t *y);
+
+/* ---- depth-first execution (stripe.c) ---- */
+
+/* Rows [first, end) of a map, in the arena from `offset` on. */
+typedef struct {
+    uint32_t offset;
+    int32_t row_bytes, first, end;
+} lmcu_band_t;
+
+/* A run of operators made row by row. bands: of each operator's output, then of what they read from outside; they are
+ * copied to `table` in the arena. order: pairs of an operator and of the rows that its full window drops before. */
+typedef struct {
+    const lmcu_band_t *bands;
+    const uint8_t *order;
+    void (*row)(uint32_t op, const lmcu_band_t *bands);
+    int32_t band_count, events;
+    uint32_t table;
+} lmcu_stripe_t;
+
+void lmcu_stripe_run(const lmcu_stripe_t *s, uint8_t *arena);
+
+/* Each makes row y->end of its output from the rows of its inputs that are in memory; scratch as the whole kernel. */
+void lmcu_conv2d_row(const lmcu_conv2d_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y, void *scratch);
+void lmcu_depthwise_row(const lmcu_depthwise_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y);
+void lmcu_average_pool_row(const lmcu_pool_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y);
+void lmcu_max_pool_row(const lmcu_pool_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y);
+void lmcu_add_row(const lmcu_add_t *p, uint8_t *arena, const lmcu_band_t *a, const lmcu_band_t *b, const lmcu_band_t *y);
+void lmcu_pad_row(const lmcu_pad_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y);
 
 /* ---- elementwise ---- */
 
@@ -211,7 +253,9 @@ typedef struct {
     const float *slopes;  /* [256] */
 } lmcu_lookup_t;
 
+/* y may be x; dx may be dy */
 void lmcu_lookup_forward(const lmcu_lookup_t *p, const int8_t *x, int8_t *y);
+void lmcu_lookup_row(const lmcu_lookup_t *p, uint8_t *arena, const lmcu_band_t *x, const lmcu_band_t *y);
 void lmcu_lookup_backward(const lmcu_lookup_t *p, const int8_t *x, float *dy, float *dx);
 
 /* da or db may be NULL; da == db when both operands are one tensor. A broadcast operand's gradient is summed in the output's
@@ -228,7 +272,7 @@ void lmcu_extremum_backward(const lmcu_extremum_t *p, const int8_t *a, const int
 void lmcu_prelu_forward(const lmcu_prelu_t *p, const int8_t *x, const int8_t *alpha, int8_t *y);
 void lmcu_prelu_backward(const lmcu_prelu_t *p, const int8_t *x, const int8_t *alpha, const int8_t *y, float *dy, float *dx);
 
-/* y int8, or uint8 where output_min is 0 */
+/* y int8, or uint8 where output_min is 0; dx may be dy */
 void lmcu_requantize_backward(const lmcu_requantize_t *p, const int8_t *y, float *dy, float *dx);
 
 /* ---- attention ---- */

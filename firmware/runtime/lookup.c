@@ -19,7 +19,7 @@ void lmcu_lookup_backward(const lmcu_lookup_t *p, const int8_t *x, float *dy, fl
 {
     for (int32_t i = 0; i < p->count; ++i) {
         const int32_t at = x[i] + 128;
-        dy[i] = lmcu_masked(dy[i], p->table[at], &rails);
-        dx[i] = dx[i] + dy[i] * p->slopes[at];
+        const float g = lmcu_masked(dy[i], p->table[at], &rails);
+        dx[i] = (dx == dy ? 0.0f : dx[i]) + g * p->slopes[at];
     }
 }

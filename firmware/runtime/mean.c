@@ -34,3 +34,11 @@ void lmcu_mean_backward(const lmcu_mean_t *p, const int8_t *y, float *dy, float 
         }
     }
 }
+
+void lmcu_mean_backward_shared(const lmcu_clamp_t *clamp, int32_t channels, float share, const int8_t *y, const float *dy,
+                               float *dx)
+{
+    for (int32_t c = 0; c < channels; ++c) {
+        dx[c] = 0.0f + lmcu_masked(dy[c], y[c], clamp) * share;
+    }
+}

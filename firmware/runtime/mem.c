@@ -41,8 +41,13 @@ void *memmove(void *to, const void *from, size_t count)
     uint8_t *d = to;
     const uint8_t *s = from;
     if ((uintptr_t)d <= (uintptr_t)s) {
-        for (size_t i = 0; i < count; ++i) {
-            d[i] = s[i];
+        if (aligned(to, from)) {
+            for (; count >= 4u; count -= 4u, d += 4, s += 4) {
+                *(lmcu_word_t *)(void *)d = *(const lmcu_word_t *)(const void *)s;
+            }
+        }
+        while (count-- > 0u) {
+            *d++ = *s++;
         }
     } else {
         while (count-- > 0u) {

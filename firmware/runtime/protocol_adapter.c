@@ -36,7 +36,12 @@ lmcu_status_t lmcu_on_adapter_begin(const uint8_t *in, uint32_t count, lmcu_repl
     if (memcmp(in + 32, lmcu_model.layout_sha256, 32) != 0 || lmcu_get_u32(in + 64) != adapter_bytes()) {
         return LMCU_WRONG_LAYOUT;
     }
-    return lmcu_adapter_begin();
+    const lmcu_status_t status = lmcu_adapter_begin();
+    if (status == LMCU_OK && lmcu_model.max_batch != 0u) { /* the factors are received where samples and outputs lie */
+        lmcu_staging_clear();
+        lmcu_link.state.output_ready = 0;
+    }
+    return status;
 }
 
 lmcu_status_t lmcu_on_adapter_data(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)

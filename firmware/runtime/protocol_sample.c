@@ -8,6 +8,12 @@
 
 #define LINK (lmcu_link.state)
 
+/* An adapter is being received into memory that a sample would use. */
+static int arena_is_taken(void)
+{
+    return lmcu_model.max_batch != 0u && lmcu_context.transfer_open != 0u;
+}
+
 /* Writes a piece at its offset; pieces come in order, any of them may come again. */
 static lmcu_status_t stage(uint8_t *area, uint32_t size, uint32_t *staged, const uint8_t *in, uint32_t count)
 {
@@ -28,6 +34,9 @@ static lmcu_status_t stage(uint8_t *area, uint32_t size, uint32_t *staged, const
 lmcu_status_t lmcu_on_sample_data(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
 {
     (void)reply;
+    if (arena_is_taken()) {
+        return LMCU_BUSY;
+    }
     return stage(lmcu_model.input, lmcu_model.input_bytes, &LINK.staged, in, count);
 }
 
@@ -43,6 +52,9 @@ lmcu_status_t lmcu_on_target_data(const uint8_t *in, uint32_t count, lmcu_reply_
 /* `count` bytes of sample stand at `in`, or 0 where it was staged before. */
 static lmcu_status_t take_input(const uint8_t *in, uint32_t count)
 {
+    if (arena_is_taken()) {
+        return LMCU_BUSY;
+    }
     if (count == 0) {
         return LINK.staged == lmcu_model.input_bytes ? LMCU_OK : LMCU_NO_SAMPLE;
     }

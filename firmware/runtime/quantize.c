@@ -63,7 +63,7 @@ void lmcu_requantize_backward(const lmcu_requantize_t *p, const int8_t *y, float
 {
     const lmcu_clamp_t rails = {p->output_min, p->output_max, 0, 0};
     for (int32_t i = 0; i < p->count; ++i) {
-        dy[i] = lmcu_masked(dy[i], p->output_min == 0 ? (int32_t)(uint8_t)y[i] : y[i], &rails);
-        dx[i] = dx[i] + dy[i];
+        const float g = lmcu_masked(dy[i], p->output_min == 0 ? (int32_t)(uint8_t)y[i] : y[i], &rails);
+        dx[i] = (dx == dy ? 0.0f : dx[i]) + g;
     }
 }

@@ -70,13 +70,19 @@ LMCU_INLINE float new_value(const segment_t *s, float p, float m)
     return (p - s->lr * m) - s->lr_decay * p;
 }
 
+/* Without a buffer mu is 0, and the gradients stand in: what is written there is what they are already. */
+static float *momentum(void)
+{
+    return lmcu_model.momentum ? lmcu_model.momentum : lmcu_model.gradients;
+}
+
 /* The gradients become the new momentum m = mu * m + g. False where a new value is not finite, as it is not where the
  * gradient or m is not: products with 0 add up to 0 of finite values only. */
 static bool advance_segment(const segment_t s)
 {
     const float mu = lmcu_context.settings.momentum;
     const uint16_t *p = lmcu_model.factors + s.first;
-    const float *m = lmcu_model.momentum + s.first;
+    const float *m = momentum() + s.first;
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
     float poison = 0.0f;
     for (; end - g >= 2; g += 2, m += 2, p += 2) {
@@ -96,10 +102,10 @@ static bool advance_segment(const segment_t s)
 }
 
 /* One parameter takes the momentum that advance_segment left and rounds with 16 random bits, or to nearest. */
-LMCU_INLINE void write_one(const segment_t *s, uint32_t i, float p, bool nearest, uint32_t random16)
+LMCU_INLINE void write_one(const segment_t *s, float *keep, uint32_t i, float p, bool nearest, uint32_t random16)
 {
     const float m = lmcu_model.gradients[i], value = new_value(s, p, m);
-    lmcu_model.momentum[i] = m;
+    keep[i] = m;
     lmcu_model.factors[i] = nearest ? lmcu_half_nearest(value) : lmcu_half_stochastic_quick(value, random16);
 }
 
@@ -108,20 +114,21 @@ static void write_segment(const segment_t s)
 {
     const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_UPDATE, lmcu_context.step);
     const bool nearest = lmcu_context.settings.rounding == LMCU_ROUND_NEAREST;
+    float *keep = momentum();
     uint32_t i = s.first;
     if ((i & 1u) != 0u && i < s.end) {
-        write_one(&s, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) >> 16);
+        write_one(&s, keep, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) >> 16);
         ++i;
     }
     for (; i + 2u <= s.end; i += 2u) {
         const uint32_t random = nearest ? 0u : lmcu_rand_at(key, i >> 1);
         float p0, p1;
         lmcu_halves_to_floats(lmcu_model.factors + i, &p0, &p1);
-        write_one(&s, i, p0, nearest, random & 0xffffu);
-        write_one(&s, i + 1u, p1, nearest, random >> 16);
+        write_one(&s, keep, i, p0, nearest, random & 0xffffu);
+        write_one(&s, keep, i + 1u, p1, nearest, random >> 16);
     }
     if (i < s.end) {
-        write_one(&s, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) & 0xffffu);
+        write_one(&s, keep, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) & 0xffffu);
     }
 }
 

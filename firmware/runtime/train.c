@@ -29,6 +29,12 @@ static lmcu_status_t training_status(void)
     return busy() ? LMCU_BUSY : LMCU_OK;
 }
 
+/* With max_batch 1 the gradients share memory with the forward pass, and the generated backward pass zeroes them. */
+static bool gradients_stay(void)
+{
+    return lmcu_model.max_batch == 0u;
+}
+
 static void zero_floats(float *values)
 {
     for (uint32_t i = 0u; i < lmcu_model.param_count; ++i) {
@@ -39,8 +45,12 @@ static void zero_floats(float *values)
 /* A new beginning of training: momentum, step, epoch, open batch and an unfinished transfer are gone. */
 static void restart(void)
 {
-    zero_floats(lmcu_model.momentum);
-    zero_floats(lmcu_model.gradients);
+    if (lmcu_model.momentum) {
+        zero_floats(lmcu_model.momentum);
+    }
+    if (gradients_stay()) {
+        zero_floats(lmcu_model.gradients);
+    }
     lmcu_context.step = 0u;
     lmcu_context.epoch_index = 0u;
     lmcu_context.batch_fill = 0u;
@@ -67,7 +77,10 @@ static void initial_factors(void)
 
 lmcu_settings_t lmcu_default_settings(void)
 {
-    const lmcu_settings_t settings = {0.01f, 1.0f, 0.0f, 0.0f, 0.0f, 8u, 0u, LMCU_ROUND_STOCHASTIC};
+    lmcu_settings_t settings = {0.01f, 1.0f, 0.0f, 0.0f, 0.0f, 8u, 0u, LMCU_ROUND_STOCHASTIC};
+    if (lmcu_model.max_batch != 0u) {
+        settings.batch_size = lmcu_model.max_batch;
+    }
     return settings;
 }
 
@@ -88,7 +101,13 @@ static lmcu_status_t check_settings(const lmcu_settings_t *s)
     }
     const bool rates = s->lr > 0.0f && s->lr_b_ratio > 0.0f && s->momentum >= 0.0f && s->momentum < 1.0f;
     const bool limits = s->weight_decay >= 0.0f && s->clip_norm >= 0.0f && s->batch_size >= 1u;
-    return rates && limits && s->rounding <= LMCU_ROUND_NEAREST ? LMCU_OK : LMCU_BAD_ARGUMENT;
+    if (!rates || !limits || s->rounding > LMCU_ROUND_NEAREST) {
+        return LMCU_BAD_ARGUMENT;
+    }
+    if (s->momentum > 0.0f && !lmcu_model.momentum) {
+        return LMCU_NO_MOMENTUM;
+    }
+    return lmcu_model.max_batch != 0u && s->batch_size > lmcu_model.max_batch ? LMCU_BATCH_LIMIT : LMCU_OK;
 }
 
 lmcu_status_t lmcu_configure(const lmcu_settings_t *settings)
@@ -127,8 +146,17 @@ static lmcu_status_t check_label(lmcu_label_t label)
     return LMCU_OK;
 }
 
+/* A forward pass over the memory that an adapter is being received into ends the transfer. */
+static void claim_arena(void)
+{
+    if (!gradients_stay()) {
+        lmcu_adapter_abort();
+    }
+}
+
 void lmcu_advance(void)
 {
+    claim_arena();
     lmcu_model_prefix();
     lmcu_model_suffix();
 }
@@ -145,6 +173,7 @@ typedef enum { FROM_INPUT, FROM_RECORD } from_t;
 /* Forward and loss; `gradient` as in lmcu_loss. */
 static void run_sample(from_t from, lmcu_label_t label, float *gradient, lmcu_stats_t *stats)
 {
+    claim_arena();
     if (from == FROM_INPUT || lmcu_model.cached == 0u) {
         lmcu_model_prefix();
     }
@@ -176,7 +205,9 @@ lmcu_status_t lmcu_gradient_sample(lmcu_label_t label)
     if (status == LMCU_OK) {
         lmcu_stats_t unused = {0.0f, 0u, 0u, 0u, 0u};
         lmcu_context.batch_fill = 0u;
-        zero_floats(lmcu_model.gradients);
+        if (gradients_stay()) {
+            zero_floats(lmcu_model.gradients);
+        }
         run_sample(FROM_INPUT, label, lmcu_model.logit_gradient, &unused);
         lmcu_model_backward();
     }
@@ -203,7 +234,7 @@ static void finish_batch(lmcu_stats_t *stats)
 
 static void train_one(from_t from, lmcu_label_t label, lmcu_stats_t *stats)
 {
-    if (lmcu_context.batch_fill == 0u) {
+    if (lmcu_context.batch_fill == 0u && gradients_stay()) {
         zero_floats(lmcu_model.gradients);
     }
     run_sample(from, label, lmcu_model.logit_gradient, stats);

@@ -113,6 +113,15 @@ def compile_(
     loss: Annotated[str, typer.Option(help="auto, cross_entropy or mse.")] = "auto",
     numerics: Annotated[str, typer.Option(help="f32.")] = "f32",
     seed: Annotated[int, typer.Option(help="Of the initial A.")] = 0,
+    momentum: Annotated[
+        bool, typer.Option("--momentum/--no-momentum", help="Keep memory for momentum, 4 bytes a parameter.")
+    ] = True,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", help="1: gradients share memory with the forward pass. 0: any batch size.")
+    ] = 0,
+    depth_first: Annotated[
+        bool, typer.Option("--depth-first/--whole-maps", help="Run frozen layers row by row where that saves memory.")
+    ] = True,
     model_output: _Output = None,
     as_: Annotated[
         str, typer.Option("--as", help="project: a firmware. library: a part of your Arduino, ESP-IDF or C program.")
@@ -144,6 +153,9 @@ def compile_(
         form=as_,
         sram=sram,
         cache=cache,
+        momentum=momentum,
+        max_batch=max_batch,
+        depth_first=depth_first,
     )
     program.write(output, force=force)
     report = program.report()

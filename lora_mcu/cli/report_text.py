@@ -36,6 +36,18 @@ def stored_samples(report: dict[str, Any]) -> str:
     return text
 
 
+def _arena(report: dict[str, Any]) -> str:
+    """Plan and bound side by side, and what running row by row costs."""
+    text = f"arena  {report['sram']['lmcu_arena']:,} bytes; no plan is below {report['arena_lower_bound']:,}"
+    stripes = report["stripes"]
+    if stripes:
+        count = sum(len(s["operators"]) for s in stripes)
+        spent = sum(s["instructions"] for s in stripes)
+        share = 100 * spent / report["instructions_inference_estimate"]
+        text += f"; {count} operators run row by row, about {spent:,} instructions more ({share:.1f} %)"
+    return text
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -58,6 +70,7 @@ def show(report: dict[str, Any]) -> None:
             f"state  {len(report['states'])} variables, {sum(s['bytes'] for s in report['states']):,} bytes that live "
             "from one inference to the next; gradients end there"
         )
+    say(_arena(report))
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"

@@ -26,6 +26,8 @@ def _lookup(op: Lookup, ctx: Context) -> Emitted:
     out = Emitted(constants, f"lmcu_lookup_forward(&{prefix}, {x}, {ctx.x(op.output)})")
     if ctx.backward_step >= 0:
         out.backward = f"lmcu_lookup_backward(&{prefix}, {x}, {ctx.dy(op)}, {ctx.g(op.inputs[0])})"
+    if ctx.bands:
+        out.row = f"lmcu_lookup_row(&{prefix}{ctx.rows(op.inputs[0], op.output)})"
     return out
 
 
@@ -49,8 +51,10 @@ def _binary(op: Binary, ctx: Context, kernel: str, ctype: str, fields: Fields, v
     out = Emitted(constants, f"lmcu_{kernel}_forward(&{prefix}, {a}, {b}, {y})")
     if ctx.backward_step >= 0:
         reads = [y] if isinstance(op, Add | Sub) else [a, b] if isinstance(op, Maximum | Minimum) else [a, b, y]
-        into = ", ".join(ctx.g(i) for i in op.data_inputs())
+        into = ", ".join("NULL" if ctx.is_replaced(op, i) else ctx.g(i) for i in op.data_inputs())
         out.backward = f"lmcu_{kernel}_backward(&{prefix}, {', '.join(reads)}, {ctx.dy(op)}, {into})"
+    if ctx.bands:
+        out.row = f"lmcu_{kernel}_row(&{prefix}{ctx.rows(*op.inputs, op.output)})"
     return out
 
 

@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from lora_mcu.codegen.cdata import Constant, Fields, struct
+from lora_mcu.codegen.cdata import Constant, Fields, c_float, struct
 from lora_mcu.ir import Activation, Graph, Op
 from lora_mcu.passes.adapters import Adaptation
-from lora_mcu.passes.memory import Buffer, MemoryPlan
+from lora_mcu.passes.memory import MemoryPlan
+from lora_mcu.passes.placement import Buffer
 
 CLAMP: Fields = "iiii"
 
 
 @dataclass
 class Emitted:
-    """Constants of one operator, and C expressions for its kernel calls."""
+    """Constants of one operator, and C expressions for its kernel calls; ``row`` makes one row of its output."""
 
     constants: list[Constant] = field(default_factory=list)
     forward: str = ""
     backward: str = ""
+    row: str = ""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Context:
     step: int = -1
     backward_step: int = -1
     into: tuple[int, ...] = ()
+    bands: dict[int, int] = field(default_factory=dict)  # tensor -> its place in the stripe's table
 
     def x(self, tensor: int, ctype: str = "int8_t") -> str:
         """Pointer to an activation in the arena, to a state, or to a constant tensor."""
@@ -54,6 +57,15 @@ class Context:
     def dy(self, op: Op, tensor: int = -1) -> str:
         """Pointer to the gradient of an output: the only one, or ``tensor`` of several."""
         return _at(self.plan.gradient[op.output if tensor < 0 else tensor], "float")
+
+    def is_replaced(self, op: Op, tensor: int) -> bool:
+        """The gradient of an input stands where the output's stood."""
+        old, new = self.plan.gradient[op.output], self.plan.gradient.get(tensor)
+        return new is not None and self.plan.is_in_place(old, new)
+
+    def rows(self, *tensors: int) -> str:
+        """Arguments of a row kernel: the arena and the windows of the tensors."""
+        return "".join([", lmcu_arena", *(f", &bands[{self.bands[i]}]" for i in tensors)])
 
     def scratch(self, step: int) -> str:
         return _at(self.plan.scratch[step], "void") if step in self.plan.scratch else "NULL"
@@ -95,6 +107,13 @@ def clamp_values(op: Op, graph: Graph) -> str:
     return f"{{{ints(low, high, activation.low is not None, activation.high is not None)}}}"
 
 
+def shared_backward(op: Op, ctx: Context, clamp: str, share: np.float32) -> str:
+    """The call that gives all positions of the input one gradient (MemoryPlan.shared)."""
+    channels = ctx.graph.tensors[op.output].elements
+    return (f"lmcu_mean_backward_shared(&(const lmcu_clamp_t){clamp}, {channels}, {c_float(share)}, "
+            f"{ctx.x(op.output)}, {ctx.dy(op)}, {ctx.g(op.inputs[0])})")  # fmt: skip
+
+
 def simple(
     op: Op, ctx: Context, kernel: str, fields: Fields, values: str, types: tuple[str, str] = ("int8_t", "int8_t"),
     backward: tuple[int, ...] | None = None, ctype: str = "",
@@ -107,4 +126,6 @@ def simple(
     if ctx.backward_step >= 0 and backward is not None:
         saved = "".join(f"{ctx.x(i)}, " for i in backward)
         out.backward = f"lmcu_{kernel}_backward(&{prefix}, {saved}{ctx.dy(op)}, {ctx.g(op.inputs[0])})"
+    if ctx.bands:
+        out.row = f"lmcu_{kernel}_row(&{prefix}{ctx.rows(op.inputs[0], op.output)})"
     return out

@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_mcu.codegen import quantmath, rounding
 from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
-from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, simple
+from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, shared_backward, simple
 from lora_mcu.ir import (
     AveragePool,
     Conv2D,
@@ -95,8 +95,11 @@ def _weighted_calls(
     x, y = ctx.x(op.inputs[0]), ctx.x(op.output)
     out = Emitted(constants, f"lmcu_{kernel}_forward(&{prefix}, {lora}, {x}, {y}, {ctx.scratch(ctx.step)})")
     if ctx.backward_step >= 0:
-        out.backward = (f"lmcu_{kernel}_backward(&{prefix}, {lora}, {x}, {y}, {ctx.dy(op)}, {ctx.g(op.inputs[0])}, "
-                        f"{ctx.scratch(ctx.backward_step)})")  # fmt: skip
+        shared = "_shared" if op.output in ctx.plan.shared else ""
+        out.backward = (f"lmcu_{kernel}_backward{shared}(&{prefix}, {lora}, {x}, {y}, {ctx.dy(op)}, "
+                        f"{ctx.g(op.inputs[0])}, {ctx.scratch(ctx.backward_step)})")  # fmt: skip
+    if ctx.bands:
+        out.row = f"lmcu_{kernel}_row(&{prefix}{ctx.rows(op.inputs[0], op.output)}, {ctx.scratch(ctx.step)})"
     return out
 
 
@@ -144,8 +147,13 @@ def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     )
     x, y = ctx.x(op.inputs[0]), ctx.x(op.output)
     out = Emitted(constants, f"lmcu_depthwise_forward(&{prefix}, {x}, {y})")
-    if ctx.backward_step >= 0:
+    if ctx.backward_step >= 0 and ctx.is_replaced(op, op.inputs[0]):
+        out.backward = (f"lmcu_depthwise_backward_in_place(&{prefix}, {y}, {ctx.dy(op)}, "
+                        f"{ctx.scratch(ctx.backward_step)})")  # fmt: skip
+    elif ctx.backward_step >= 0:
         out.backward = f"lmcu_depthwise_backward(&{prefix}, {y}, {ctx.dy(op)}, {ctx.g(op.inputs[0])})"
+    if ctx.bands:
+        out.row = f"lmcu_depthwise_row(&{prefix}{ctx.rows(op.inputs[0], op.output)})"
     return out
 
 
@@ -156,7 +164,11 @@ def _pool(op: AveragePool | MaxPool, ctx: Context) -> Emitted:
               f"{clamp_values(op, ctx.graph)}")  # fmt: skip
     kernel = "average_pool" if isinstance(op, AveragePool) else "max_pool"
     saved = (op.output,) if isinstance(op, AveragePool) else (op.inputs[0], op.output)
-    return simple(op, ctx, kernel, [*"i" * 11, CLAMP], values, backward=saved, ctype="lmcu_pool_t")
+    out = simple(op, ctx, kernel, [*"i" * 11, CLAMP], values, backward=saved, ctype="lmcu_pool_t")
+    if ctx.backward_step >= 0 and op.inputs[0] in ctx.plan.shared:
+        share = np.float32(1.0) / np.float32(x.shape[1] * x.shape[2])
+        out.backward = shared_backward(op, ctx, clamp_values(op, ctx.graph), share)
+    return out
 
 
 @emits(Mean)
@@ -166,7 +178,10 @@ def _mean(op: Mean, ctx: Context) -> Emitted:
     multiplier, shift = quantmath.mean_params(float(x.s), float(y.s), count)
     inverse = c_float(np.float32(1.0) / np.float32(count))
     values = f"{ints(outer, count, inner, x.z, y.z, multiplier, shift)}, {inverse}"
-    return simple(op, ctx, "mean", "i" * 8, values, backward=(op.output,))
+    out = simple(op, ctx, "mean", "i" * 8, values, backward=(op.output,))
+    if ctx.backward_step >= 0 and op.inputs[0] in ctx.plan.shared:
+        out.backward = shared_backward(op, ctx, "{-128, 127, 0, 0}", np.float32(1.0) / np.float32(count))
+    return out
 
 
 @emits(Pad)

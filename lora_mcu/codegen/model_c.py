@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_mcu.codegen import stripes
 from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, struct
 from lora_mcu.codegen.emitter import Context, emit
 from lora_mcu.info import ModelInfo
@@ -39,9 +40,11 @@ class MemorySymbol:
 
 @dataclass(frozen=True)
 class Generated:
-    """Constants in the order of the file, and the calls of the functions; prefix and suffix make the forward pass."""
+    """Constants in the order of the file, functions of stripes, calls of the functions; prefix and suffix make
+    the forward pass."""
 
     constants: list[Constant]
+    rows: list[stripes.RowFunction]
     prefix: list[str]
     suffix: list[str]
     tail: list[str]
@@ -58,17 +61,29 @@ def generate(
     constants: dict[str, Constant] = {}
     calls: dict[str, list[str]] = {"prefix": [], "suffix": [], "tail": []}
     backward_calls: dict[int, str] = {}
+    functions = [stripes.RowFunction(f"lmcu_stripe{n}_row", []) for n in range(len(plan.stripes))]
+    striped = {step: n for n, s in enumerate(plan.stripes) for step in range(s.first, s.last + 1)}
     for step, op in enumerate((*split.forward, *split.tail)):
         if isinstance(op, Reshape):
             continue
         j = steps_back.get(id(op), -1)
         context = Context(graph, plan, adaptation, pointer_bytes, step, loss_at + 1 + j if j >= 0 else -1,
                           backward[j].into if j >= 0 else ())  # fmt: skip
+        if step in striped:
+            context.bands = stripes.places(plan.stripes[striped[step]])
         emitted = emit(op, context)
         constants.update({c.name: c for c in emitted.constants})
-        part = "prefix" if step < cut.at else "suffix" if step < len(split.forward) else "tail"
-        calls[part] += [emitted.forward, f"LMCU_STEP({step})"]
         backward_calls[j] = emitted.backward
+        part = "prefix" if step < cut.at else "suffix" if step < len(split.forward) else "tail"
+        if step not in striped:
+            calls[part] += [emitted.forward, f"LMCU_STEP({step})"]
+            continue
+        n = striped[step]
+        stripe, name = plan.stripes[n], f"lmcu_stripe{n}"
+        functions[n].cases.append((step - stripe.first, emitted.row, step))
+        if step == stripe.last:
+            constants.update({c.name: c for c in stripes.constants(name, stripe, graph, plan, pointer_bytes)})
+            calls[part].append(f"lmcu_stripe_run(&{name}, lmcu_arena)")
     if graph.states:
         initial = np.zeros(plan.state_bytes, np.int8)
         for i, value in graph.states.items():
@@ -80,7 +95,7 @@ def generate(
         parts = _record_parts(graph, plan, cut, pointer_bytes)
         constants[parts.name] = parts
     return Generated(
-        list(constants.values()), calls["prefix"], calls["suffix"], calls["tail"],
+        list(constants.values()), functions, calls["prefix"], calls["suffix"], calls["tail"],
         _with_zeroes(backward, backward_calls, plan, loss_at),
     )  # fmt: skip
 
@@ -99,10 +114,14 @@ def stored_tensors(graph: Graph, cut: Cut) -> tuple[int, ...]:
 
 
 def _with_zeroes(backward: list[BackwardOp], calls: dict[int, str], plan: MemoryPlan, loss_at: int) -> list[str]:
-    """Each gradient is zeroed right before the first operator that adds to it; LMCU_STEP marks the end of a step."""
+    """Each gradient is zeroed right before the first operator that adds to it, unless that one replaces another in its
+    place; LMCU_STEP marks the end of a step."""
     out = []
+    replaced = {id(new) for old, new in plan.pairs if plan.is_in_place(old, new)}
     for j in range(len(backward)):
-        for buffer in plan.opens.get(loss_at + 1 + j, []):
+        step = loss_at + 1 + j
+        opened = [b for b in plan.opens.get(step, []) if id(b) not in replaced]
+        for buffer in [*opened, *([plan.factors[step]] if step in plan.factors else [])]:
             out.append(f"zero(lmcu_arena + {buffer.offset}, {buffer.nbytes}u)")
         out += [calls[j], f"LMCU_STEP({loss_at + 1 + j})"]
     return out
@@ -158,6 +177,7 @@ def model_fields(
         ("logit_zero_point", f"{logits.z}"),
         ("param_count", f"{adaptation.parameters}"),
         ("adapter_count", f"{len(adaptation.layers)}"),
+        ("max_batch", f"{info.max_batch}"),
         ("adapters", "lmcu_adapters" if adapted else "NULL"),
         ("initial_a", "lmcu_initial_a" if adapted else "NULL"),
         ("store_capacity", f"{info.store_capacity}"),
@@ -170,7 +190,7 @@ def model_fields(
         ("logits", arena(plan.activation[split.logits].offset, "const int8_t")),
         ("logit_gradient", arena(gradient.offset, "float") if gradient else "NULL"),
         ("factors", pointer("lmcu_factors")),
-        ("gradients", pointer("lmcu_gradients")),
+        ("gradients", arena(plan.gradient_offset, "float") if plan.gradients_in_arena else pointer("lmcu_gradients")),
         ("momentum", pointer("lmcu_momentum")),
         ("store", pointer("lmcu_store")),
         ("order", pointer("lmcu_order")),
@@ -211,7 +231,7 @@ def render(
     ]
     text = environment().get_template("model.c.j2").render(
         name=info.name, sha256=info.model_sha256, memory=memory, constants=constants, functions=functions, model=fields,
-        zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
+        rows=generated.rows, zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
         model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,
     )  # fmt: skip
     return text.encode()

@@ -84,13 +84,11 @@ def squared_difference_params(
 def softmax_params(input_scale: float, beta: float) -> tuple[int, int, int]:
     """(input_multiplier, input_left_shift, diff_min) of lmcu_softmax_t.
 
-    Differences to the row's maximum below ``diff_min`` give probability 0. Raises ValueError where the oracle refuses:
-    beta * input_scale <= 2^-26.
+    Differences to the row's maximum below ``diff_min`` give probability 0. Where beta * input_scale <= 2^-26, which the
+    oracle refuses to run, the same rule gives equal probabilities.
     """
     real = min(beta * input_scale * 2.0 ** (31 - SOFTMAX_INTEGER_BITS), 2.0**31 - 1.0)
-    if not real > 1.0:
-        raise ValueError(f"input scale {input_scale} of SOFTMAX is too small (beta {beta})")
-    multiplier, left_shift = quantize_multiplier(real)
+    multiplier, left_shift = quantize_multiplier(real) if real > 1.0 else (math.floor(real * 2.0**31 + 0.5) // 2, 1)
     integers = (1 << SOFTMAX_INTEGER_BITS) - 1
     radius = math.floor(integers * 2.0 ** (31 - SOFTMAX_INTEGER_BITS) / 2.0**left_shift)
     return multiplier, left_shift, -radius

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lora_mcu.errors import ModelError
 from lora_mcu.ir import functions
-from lora_mcu.ir.ops import Activation, Op
+from lora_mcu.ir.ops import Activation, Op, same_size
 
 if TYPE_CHECKING:
     from lora_mcu.ir.graph import Graph
@@ -42,6 +42,15 @@ class Lookup(Op):
 
     def saved(self, adapted: bool) -> list[int]:
         return self.inputs[:1]
+
+    def in_place(self, graph: Graph) -> list[int]:
+        return self.inputs[:1]
+
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        return self.inputs[:1]
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        return row, row + 1
 
     def check(self, graph: Graph) -> None:
         self.require_int8(graph, self.inputs[0], self.output)
@@ -127,6 +136,10 @@ class Binary(Op):
     def data_inputs(self) -> list[int]:
         return self.inputs
 
+    def in_place(self, graph: Graph) -> list[int]:
+        """An operand that is not repeated is read right before its place is written."""
+        return same_size(graph, self, self.inputs)
+
     def layout(self, graph: Graph) -> Broadcast:
         a, b, y = (graph.tensors[i].shape for i in (*self.inputs, self.output))
         return broadcast(a, b, y)
@@ -154,6 +167,13 @@ class Add(Binary):
     """y = a + b."""
 
     KIND: ClassVar[str] = "ADD"
+
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        """An operand's gradient is the masked gradient of the sum."""
+        return same_size(graph, self, self.inputs) if self.inputs[0] != self.inputs[1] else []
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        return row, row + 1
 
 
 @dataclass

@@ -49,6 +49,15 @@ class Window:
     pad_left: int
     dilation: tuple[int, int] = (1, 1)
 
+    @property
+    def is_point(self) -> bool:
+        return (self.kernel, self.stride, self.pad_top, self.pad_left) == ((1, 1), (1, 1), 0, 0)
+
+    def rows(self, row: int) -> tuple[int, int]:
+        """Input rows [first, end) of an output row, the padding's included."""
+        first = row * self.stride[0] - self.pad_top
+        return first, first + (self.kernel[0] - 1) * self.dilation[0] + 1
+
 
 @dataclass
 class Op:
@@ -79,6 +88,19 @@ class Op:
         """Tensors that the backward pass reads."""
         return [self.output]
 
+    def in_place(self, graph: Graph) -> list[int]:
+        """Inputs whose memory the output may take, byte for byte from the same start (lmcu_ops.h says why)."""
+        return []
+
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        """Inputs whose gradient may take the memory of the output's, if nothing was added to it before."""
+        return []
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        """Rows [first, end) of each input, beyond its border too, that a row of the output reads; None: it does not
+        run row by row."""
+        return None
+
     def refuse(self, graph: Graph, what: str) -> ModelError:
         name = graph.tensors[self.output].name
         return ModelError(f"operator {self.index} {self.KIND} (output {name!r}): {what}")
@@ -97,6 +119,11 @@ class Op:
                 "with a scale is needed: convert with full-integer quantization (optimizations = [DEFAULT], a "
                 "representative_dataset, supported_ops = [TFLITE_BUILTINS_INT8])",
             )
+
+
+def same_size(graph: Graph, op: Op, inputs: list[int]) -> list[int]:
+    """Those inputs that have as many elements as the output."""
+    return [i for i in inputs if graph.tensors[i].elements == graph.tensors[op.output].elements]
 
 
 def _image(graph: Graph, op: Op, tensor: Tensor) -> tuple[int, int, int]:
@@ -187,6 +214,14 @@ class Conv2D(_Weighted):
         self._check_weights(graph, w.shape[0], 0)
         self.require(graph, not w.zero_point.any(), f"weights {w.name!r} have a zero point that is not 0")
 
+    def in_place(self, graph: Graph) -> list[int]:
+        """A position's patch is loaded before its outputs are written, which take no more room."""
+        x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
+        return self.inputs[:1] if self.window.is_point and y.elements <= x.elements else []
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        return self.window.rows(row)
+
     def macs(self, graph: Graph) -> int:
         y, w = graph.tensors[self.output], graph.tensors[self.weights]
         return y.shape[1] * y.shape[2] * w.elements
@@ -212,6 +247,14 @@ class Depthwise(_Weighted):
         self._check_weights(graph, w.shape[3], 3)
         self.require(graph, not w.zero_point.any(), f"weights {w.name!r} have a zero point that is not 0")
 
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        """Channel by channel, where a map keeps its size."""
+        x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
+        return self.inputs[:1] if self.multiplier == 1 and x.shape == y.shape else []
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        return self.window.rows(row)
+
     def macs(self, graph: Graph) -> int:
         y, w = graph.tensors[self.output], graph.tensors[self.weights]
         return y.shape[1] * y.shape[2] * w.elements
@@ -230,6 +273,11 @@ class Dense(_Weighted):
         self.require(graph, x.elements % k == 0 and y.elements == x.elements // k * m,
                      f"input {list(x.shape)}, weights [{m}, {k}] and output {list(y.shape)} do not fit")  # fmt: skip
         self._check_weights(graph, m, 0)
+
+    def in_place(self, graph: Graph) -> list[int]:
+        """A row's patch is loaded before its outputs are written."""
+        x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
+        return self.inputs[:1] if self.batch(graph) == 1 or y.elements <= x.elements else []
 
     def batch(self, graph: Graph) -> int:
         return graph.tensors[self.inputs[0]].elements // graph.tensors[self.weights].shape[1]
@@ -250,10 +298,22 @@ class _Pool(Op):
         self.require(graph, x.shape[3] == y.shape[3], "channels of input and output differ")
         self.require(graph, x.same_quantization(y), "input and output are quantized differently")
 
+    def in_place(self, graph: Graph) -> list[int]:
+        """Without padding in front no window reaches back before its own output."""
+        return self.inputs[:1] if (self.window.pad_top, self.window.pad_left) == (0, 0) else []
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        return self.window.rows(row)
+
 
 @dataclass
 class AveragePool(_Pool):
     KIND: ClassVar[str] = "AVERAGE_POOL_2D"
+
+    def whole(self, graph: Graph) -> bool:
+        """One output position, made of all of the input."""
+        (_, h, w, _), y, win = graph.tensors[self.inputs[0]].shape, graph.tensors[self.output].shape, self.window
+        return y[1:3] == (1, 1) and win.kernel[0] - win.pad_top >= h and win.kernel[1] - win.pad_left >= w
 
 
 @dataclass
@@ -292,6 +352,12 @@ class Pad(Op):
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     value: int = 0  # in the quantized domain
+
+    def input_rows(self, row: int) -> tuple[int, int] | None:
+        """Of images whose rows, columns and channels are padded."""
+        if len(self.before) != 4 or self.before[0] or self.after[0]:
+            return None
+        return row - self.before[1], row - self.before[1] + 1
 
     def saved(self, adapted: bool) -> list[int]:
         return []
@@ -341,6 +407,9 @@ class Quantize(Op):
     KIND: ClassVar[str] = "QUANTIZE"
     DIFFERENTIABLE: ClassVar[bool] = False
 
+    def in_place(self, graph: Graph) -> list[int]:
+        return self.inputs[:1]
+
     def check(self, graph: Graph) -> None:
         x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
         self.require(graph, x.dtype == "float32" and x.elements == y.elements, "float32 of the same size is expected")
@@ -352,6 +421,12 @@ class Requantize(Op):
     """int8 or uint8 -> int8 or uint8 with another scale."""
 
     KIND: ClassVar[str] = "QUANTIZE"
+
+    def in_place(self, graph: Graph) -> list[int]:
+        return self.inputs[:1]
+
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        return self.inputs[:1]
 
     def check(self, graph: Graph) -> None:
         x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]

@@ -12,6 +12,7 @@ from typing import Any
 from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Matmul, Reshape, TransposeConv
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
 
 # instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
@@ -19,6 +20,7 @@ _INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 1.4, 3.6, 5.0, 7.0
 _PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
 _PER_ELEMENT = 12.0  # everything that is not a product, an output element
 _PER_ADAPTED = 65.0  # an adapted output element: its share of the accumulator, rounded
+_PER_MOVED_BYTE, _PER_ROW = 1.25, 400.0  # depth-first execution: memmove by words, a kernel called for one row
 _UPDATE = 55.0  # a parameter and step: checks, momentum, stochastic rounding
 
 
@@ -68,6 +70,11 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
                       macs + project + expand, down + factors, round(forward), round(back), weights)
         )  # fmt: skip
     return out
+
+
+def moving_instructions(stripe: Stripe) -> int:
+    """Estimated instructions that a stripe costs on top of its operators: bytes moved, rows begun."""
+    return round(stripe.schedule.moved_bytes * _PER_MOVED_BYTE + len(stripe.schedule.order) * _PER_ROW)
 
 
 def update_instructions(adaptation: Adaptation) -> int:

@@ -3,32 +3,19 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 
-from lora_mcu.ir import Conv2D, Dense, Graph, Matmul, Op
+from lora_mcu.ir import AveragePool, Conv2D, Dense, Depthwise, Graph, Matmul, Mean, Op
+from lora_mcu.passes import placement, stripes
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import views
 from lora_mcu.passes.gradient import BackwardOp
+from lora_mcu.passes.placement import Buffer
+from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
 
 ALIGN = 8
-_TRIES = 60
-
-
-@dataclass
-class Buffer:
-    """``nbytes`` of the arena, in use from step ``start`` to step ``end`` (both included)."""
-
-    name: str
-    role: str  # activation | gradient | scratch
-    nbytes: int
-    start: int
-    end: int
-    offset: int = -1
-
-    def overlaps(self, other: Buffer) -> bool:
-        return self.start <= other.end and other.start <= self.end
+DEPTHWISE_BLOCK = 8  # channels at once of a depthwise backward pass in place
 
 
 @dataclass
@@ -36,7 +23,9 @@ class MemoryPlan:
     """Steps are forward operators, tail operators, the loss, backward operators, numbered through.
 
     ``activation`` and ``gradient`` give the buffer of a tensor (views share one); ``scratch`` the buffer of a step;
-    ``opens`` the gradients that a step touches first, which it must zero. States stand outside the arena.
+    ``opens`` the gradients that a step touches first, which it must zero; ``shared`` the tensors whose gradient is the
+    same at every position and kept once; ``factors`` the gradients of adapted layers, where the arena holds them.
+    States stand outside the arena.
     """
 
     steps: list[str]
@@ -45,17 +34,24 @@ class MemoryPlan:
     gradient: dict[int, Buffer] = field(default_factory=dict)
     scratch: dict[int, Buffer] = field(default_factory=dict)
     opens: dict[int, list[Buffer]] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
+    factors: dict[int, Buffer] = field(default_factory=dict)
+    pairs: list[tuple[Buffer, Buffer]] = field(default_factory=list)
+    stripes: list[Stripe] = field(default_factory=list)
     arena_bytes: int = 0
     state: dict[int, int] = field(default_factory=dict)  # offset in lmcu_state, of states and views of them
     state_bytes: int = 0
+    gradients_in_arena: bool = False
+    gradient_offset: int = 0  # of the factors' gradients, where the arena holds them
 
     @property
     def lower_bound(self) -> int:
         """Largest number of bytes that are in use in one step: no plan can be smaller."""
-        return max(
-            (sum(b.nbytes for b in self.buffers if b.start <= t <= b.end) for t in range(-1, len(self.steps))),
-            default=0,
-        )
+        return max(placement.profile(self.buffers, self.pairs, len(self.steps)), default=0)
+
+    def is_in_place(self, old: Buffer, new: Buffer) -> bool:
+        """``new`` took over the memory of ``old`` in the step that ends the one and begins the other."""
+        return old.offset == new.offset and any(o is old and n is new for o, n in self.pairs)
 
 
 def align(nbytes: int) -> int:
@@ -102,8 +98,43 @@ def _matrix(op: Conv2D | Dense, graph: Graph) -> tuple[int, int]:
     return weights.shape[0], weights.elements // weights.shape[0]
 
 
-def plan(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation) -> MemoryPlan:
-    """Lifetimes, then offsets. Equal inputs give equal plans."""
+def plan(
+    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, *, gradients_in_arena: bool = False,
+    depth_first: bool = True, cut_at: int = 0,
+) -> MemoryPlan:  # fmt: skip
+    """Lifetimes, then offsets. Equal inputs give equal plans.
+
+    ``gradients_in_arena`` gives the factors' gradients memory from their layer's backward step to the end only, which
+    serves batches of one sample. ``depth_first`` may run stretches of the frozen part row by row (stripes.py), none of
+    them across step ``cut_at``, where the prefix ends. A
+    depthwise backward pass in place takes more instructions, so it is used only where it makes the arena smaller.
+    """
+    best: MemoryPlan | None = None
+    for slow_pairs in (False, True):
+        memory = _lifetimes(graph, split, backward, adaptation, gradients_in_arena, slow_pairs)
+        if slow_pairs and not any(isinstance(b.op, Depthwise) and b.into for b in backward):
+            break
+        if depth_first:
+            stripes.choose(memory, graph, _frozen(split, backward), {split.logits, graph.output}, cut_at)
+        if best is None or memory.lower_bound < best.lower_bound:
+            memory.arena_bytes = placement.place(memory.buffers, memory.pairs, memory.lower_bound)
+            memory.gradient_offset = min((b.offset for b in memory.factors.values()), default=0)
+            if best is None or memory.arena_bytes < best.arena_bytes:
+                best = memory
+    assert best is not None
+    return best
+
+
+def _frozen(split: Split, backward: list[BackwardOp]) -> list[Op]:
+    """The operators in front of the first adapted layer."""
+    first = next((n for n, op in enumerate(split.forward) if backward and op is backward[-1].op), len(split.forward))
+    return split.forward[:first]
+
+
+def _lifetimes(
+    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, gradients_in_arena: bool,
+    slow_pairs: bool,
+) -> MemoryPlan:  # fmt: skip
     loss_at = len(split.forward) + len(split.tail)
     steps = [f"{op.index} {op.KIND}" for op in (*split.forward, *split.tail)] + ["loss"]
     memory = MemoryPlan(steps + [f"{b.op.index} {b.op.KIND} backward" for b in backward])
@@ -111,8 +142,10 @@ def plan(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ada
     _states(memory, graph, roots)
     _activations(memory, graph, split, backward, adaptation, roots, loss_at)
     _gradients(memory, graph, split, backward, roots, loss_at)
+    if gradients_in_arena and backward:
+        _factor_gradients(memory, backward, adaptation, loss_at)
+    _pairs(memory, graph, split, backward, roots, slow_pairs)
     _scratch(memory, graph, split, backward, adaptation, loss_at)
-    _place(memory)
     return memory
 
 
@@ -165,61 +198,88 @@ def _gradients(
         for i in b.op.outputs:
             if roots[i] in spans:  # an output that the loss does not depend on has no gradient
                 spans[roots[i]].append(step)
+    memory.shared = {b.into[0] for b in backward if _spreads(b, graph, split, backward, roots)}
     made: dict[int, Buffer] = {}
     for root, used in spans.items():
         tensor = graph.tensors[root]
-        made[root] = Buffer(tensor.name, "gradient", align(4 * tensor.elements), min(used), max(used))
-        if min(used) > loss_at:
+        count = tensor.shape[-1] if root in memory.shared else tensor.elements
+        made[root] = Buffer(tensor.name, "gradient", align(4 * count), min(used), max(used))
+        if min(used) > loss_at and root not in memory.shared:
             memory.opens[min(used)].append(made[root])
     memory.buffers += made.values()
     memory.gradient = {i: made[root] for i, root in roots.items() if root in made}
+
+
+def _spreads(b: BackwardOp, graph: Graph, split: Split, backward: list[BackwardOp], roots: dict[int, int]) -> bool:
+    """``b`` gives all positions of its input the same gradient, nothing else adds to that, a convolution takes it."""
+    whole = (isinstance(b.op, Mean) and b.op.split(graph)[0] == 1) or (
+        isinstance(b.op, AveragePool) and b.op.whole(graph)
+    )
+    if not (whole and b.into):
+        return False
+    x = b.into[0]
+    users = sum(roots[i] == roots[x] for other in backward for i in other.into)
+    views = sum(root == roots[x] for root in roots.values())
+    channels = graph.tensors[x].shape[-1] == graph.tensors[b.op.output].elements
+    return users == views == 1 and channels and x != split.logits and isinstance(graph.producer(x), Conv2D)
+
+
+def _factor_gradients(memory: MemoryPlan, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int) -> None:
+    """They are one array from the arena's start, each part in use from its layer's backward step on."""
+    memory.gradients_in_arena = True
+    for j, b in enumerate(backward):
+        layer = adaptation.of(b.op)
+        if layer is not None:
+            size = 4 * adaptation.rank * (layer.m + layer.k)
+            part = Buffer(f"gradients of {layer.name}", "factor gradient", size, loss_at + 1 + j,
+                          len(memory.steps) - 1, 4 * layer.a_offset, fixed=True)  # fmt: skip
+            memory.factors[loss_at + 1 + j] = part
+    memory.buffers += memory.factors.values()
+
+
+def _pairs(
+    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], roots: dict[int, int], slow: bool
+) -> None:
+    """Buffers that may follow one another in one place, because the kernel between them may work in place."""
+
+    def pair(old: Buffer | None, new: Buffer | None, step: int) -> None:
+        if old and new and old is not new and old.end == new.start == step:
+            memory.pairs.append((old, new))
+
+    for step, op in enumerate((*split.forward, *split.tail)):
+        for i in op.in_place(graph):
+            pair(memory.activation.get(i), memory.activation.get(op.output), step)
+    loss_at = len(split.forward) + len(split.tail)
+    for j, b in enumerate(backward):
+        old = memory.gradient.get(b.op.output)
+        allowed = set(b.op.gradient_in_place(graph)) | (set(b.into) & memory.shared)
+        if (isinstance(b.op, Depthwise) and not slow) or b.op.output in memory.shared:
+            allowed &= memory.shared
+        for i in b.into:
+            alone = sum(roots[i] == roots[other] for other in b.into) == 1
+            if i in allowed and alone:
+                pair(old, memory.gradient[i], loss_at + 1 + j)
 
 
 def _scratch(
     memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int
 ) -> None:
     sizes = [forward_scratch(op, graph, adaptation) for op in (*split.forward, *split.tail)] + [0]
-    sizes += [backward_scratch(b, graph, adaptation) for b in backward]
+    sizes += [_backward_scratch_in(memory, b, graph, adaptation, loss_at + 1 + j) for j, b in enumerate(backward)]
     for step, nbytes in enumerate(sizes):
         if nbytes:
             memory.scratch[step] = Buffer(memory.steps[step], "scratch", align(nbytes), step, step)
     memory.buffers += memory.scratch.values()
 
 
-def _place(memory: MemoryPlan) -> None:
-    """Best of several greedy orders; each buffer goes to the lowest gap among those it meets in time."""
-    bound = memory.lower_bound
-    rng = random.Random(0)
-    orders = [
-        lambda b: (-b.nbytes, b.start),
-        lambda b: (-(b.end - b.start), -b.nbytes),
-        lambda b: (-b.nbytes * (b.end - b.start + 1), b.start),
-        lambda b: (b.start, -b.nbytes),
-    ]
-    best, offsets = sum(b.nbytes for b in memory.buffers) + 1, [0] * len(memory.buffers)
-    for attempt in range(_TRIES):
-        if attempt < len(orders):
-            order = sorted(memory.buffers, key=orders[attempt])
-        else:
-            order = sorted(memory.buffers, key=lambda b: -b.nbytes * rng.uniform(0.5, 1.5))
-        total = _greedy(order)
-        if total < best:
-            best, offsets = total, [b.offset for b in memory.buffers]
-        if best == bound:
-            break
-    memory.arena_bytes = best
-    for buffer, offset in zip(memory.buffers, offsets, strict=True):
-        buffer.offset = offset
-
-
-def _greedy(order: list[Buffer]) -> int:
-    placed: list[Buffer] = []
-    for buffer in order:
-        offset = 0
-        for other in sorted((p for p in placed if p.overlaps(buffer)), key=lambda p: p.offset):
-            if offset + buffer.nbytes <= other.offset:
-                break
-            offset = max(offset, other.offset + other.nbytes)
-        buffer.offset = offset
-        placed.append(buffer)
-    return max((b.offset + b.nbytes for b in order), default=0)
+def _backward_scratch_in(
+    memory: MemoryPlan, b: BackwardOp, graph: Graph, adaptation: Adaptation, step: int
+) -> int:  # fmt: skip
+    """What this plan asks of the kernel beside its usual scratch: a row of a shared gradient, a block in place."""
+    y = graph.tensors[b.op.output]
+    nbytes = backward_scratch(b, graph, adaptation)
+    if b.op.output in memory.shared:
+        nbytes += 4 * y.shape[-1]
+    if isinstance(b.op, Depthwise) and any(new.start == step and new.role == "gradient" for _, new in memory.pairs):
+        nbytes += 4 * DEPTHWISE_BLOCK * y.shape[1] * y.shape[2]
+    return nbytes

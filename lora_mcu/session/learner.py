@@ -81,7 +81,9 @@ class Learner(ABC):
         seed: int = 0,
     ) -> None:
         """Set all settings of training; keeps factors and stored samples, zeroes momentum, step and open batch."""
-        self._configure(Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed))
+        settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
+        settings.check_build(self.info)
+        self._configure(settings)
 
     def train(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> TrainStats:
         """Train one streamed pass over the samples in the order given; a partial last batch makes a step too.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_mcu.errors import DataError
+from lora_mcu.info import ModelInfo
 
 ROUNDINGS = ("stochastic", "nearest")  # index = LMCU_ROUND_*
 _U32 = 2**32 - 1
@@ -41,6 +42,19 @@ class Settings:
         self._int("seed", 0)
         if self.rounding not in ROUNDINGS:
             raise DataError(f"rounding is {self.rounding!r}; it must be one of {', '.join(ROUNDINGS)}")
+
+    def check_build(self, info: ModelInfo) -> None:
+        """Raise DataError where the model was compiled without what a setting needs."""
+        if self.momentum > 0 and not info.momentum:
+            raise DataError(
+                f"momentum is {self.momentum!r}, but {info.name} was compiled with --no-momentum: use 0, or compile it "
+                "again with --momentum"
+            )
+        if info.max_batch and self.batch_size > info.max_batch:
+            raise DataError(
+                f"batch_size is {self.batch_size}, but {info.name} was compiled with --max-batch {info.max_batch}: "
+                f"use {info.max_batch}, or compile it again without"
+            )
 
     def _float(self, name: str, must: str, allowed: Callable[[float], bool]) -> None:
         value = getattr(self, name)

@@ -9,7 +9,7 @@ import numpy as np
 from conformance.tflite_builder import RELU, SAME, VALID, Builder
 
 
-class _Net:
+class Net:
     """Adds layers of random weights with scales that keep activations inside int8."""
 
     def __init__(self, seed: int) -> None:
@@ -45,7 +45,7 @@ class _Net:
 
 def odd_classifier() -> bytes:
     """11 x 7 x 3 -> 5 classes: convolutions (stride, dilation), depthwise times 3, ADD, PAD, both pools, MEAN."""
-    net = _Net(1)
+    net = Net(1)
     b, relu = net.b, {"fusedActivationFunction": RELU["RELU"]}
     x = b.tensor((1, 11, 7, 3), "int8", 0.02, -3)
     c = net.conv(x, 0.02, 7, (3, 5, 3), (6, 4), 0.016, -128, strideH=2, strideW=2, **relu)
@@ -78,7 +78,7 @@ def odd_classifier() -> bytes:
 
 def odd_regression() -> bytes:
     """float32 [3, 5] -> float32 [7]: dense layers over three rows, one per tensor, a constant added."""
-    net = _Net(2)
+    net = Net(2)
     b = net.b
     outside = b.tensor((1, 3, 5), "float32")
     x = b.tensor((1, 3, 5), "int8", 0.03, 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conformance.mobile_model import mobile_classifier
 from conformance.tflite_builder import Builder
 
 from lora_mcu.codegen import cdata, rounding
@@ -51,11 +52,25 @@ def split_model() -> bytes:
     return b.build([x], [y])
 
 
-def planned(graph: Graph, adapt: str) -> tuple[tail.Split, list[gradient.BackwardOp], memory.MemoryPlan]:
+def planned(
+    graph: Graph, adapt: str, **options: bool
+) -> tuple[tail.Split, list[gradient.BackwardOp], memory.MemoryPlan]:
     split = tail.split(graph)
     layout = adapters.layout(graph, adapters.choices(graph, list(split.forward), adapt)[0], 4, 8.0, False)
     backward = gradient.differentiate(graph, split, layout)
-    return split, backward, memory.plan(graph, split, backward, layout)
+    return split, backward, memory.plan(graph, split, backward, layout, **options)
+
+
+def assert_no_clash(plan: memory.MemoryPlan) -> None:
+    """Buffers that are live at once lie apart, but for a pair that follows one another in place."""
+    for i, a in enumerate(plan.buffers):
+        assert a.offset % memory.ALIGN == 0 and a.offset >= 0 and a.offset + a.nbytes <= plan.arena_bytes
+        for b in plan.buffers[:i]:
+            apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+            if apart or not a.overlaps(b):
+                continue
+            old, new = (a, b) if a.start < b.start else (b, a)
+            assert plan.is_in_place(old, new) and old.end == new.start, (a, b)
 
 
 def test_softmax_is_stripped_for_training_and_kept_for_inference() -> None:
@@ -175,11 +190,7 @@ def test_no_two_live_buffers_share_memory_and_the_bound_is_met(source: str, adap
     made = {"residual": residual_model, "split": split_model}
     graph = normalize.normalize(loads(made[source]()) if source in made else load(HAR))
     _, _, plan = planned(graph, adapt)
-    for i, a in enumerate(plan.buffers):
-        assert a.offset % memory.ALIGN == 0 and a.offset + a.nbytes <= plan.arena_bytes
-        for b in plan.buffers[:i]:
-            apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
-            assert apart or not a.overlaps(b), (a, b)
+    assert_no_clash(plan)
     assert plan.arena_bytes <= 1.05 * plan.lower_bound
 
 
@@ -202,12 +213,57 @@ def test_all_real_models_plan_within_five_percent_of_the_bound(models_dir: Path)
     for path in sorted(models_dir.glob("*.tflite")):
         try:
             graph = normalize.normalize(load(path))
-            _, _, plan = planned(graph, "all")
+            kinds = [("all", False), ("last:1", False), ("all", True)] if len(graph.ops) < 100 else [("all", False)]
+            plans = [planned(graph, adapt, gradients_in_arena=shared)[2] for adapt, shared in kinds]
         except ModelError:
             continue
-        assert plan.arena_bytes <= 1.05 * plan.lower_bound, path.name
+        for plan in plans:
+            assert plan.arena_bytes <= 1.05 * plan.lower_bound, path.name
+            assert_no_clash(plan)
         checked += 1
     assert checked >= 8
+
+
+@pytest.mark.parametrize("depth_first", [True, False])
+@pytest.mark.parametrize("in_arena", [True, False])
+@pytest.mark.parametrize("adapt", ["all", "last:2", "none"])
+def test_made_model_plans_within_five_percent_of_the_bound(adapt: str, in_arena: bool, depth_first: bool) -> None:
+    graph = normalize.normalize(loads(mobile_classifier()))
+    _, _, plan = planned(graph, adapt, gradients_in_arena=in_arena, depth_first=depth_first)
+    assert plan.lower_bound <= plan.arena_bytes <= 1.05 * plan.lower_bound
+    assert_no_clash(plan)
+    assert bool(plan.stripes) == (depth_first and adapt != "all")
+
+
+def test_an_average_s_gradient_is_kept_once_for_all_positions() -> None:
+    graph = normalize.normalize(loads(mobile_classifier()))
+    _, backward, plan = planned(graph, "last:2")
+    conv = next(b.op for b in backward if b.op.KIND == "CONV_2D")
+    assert plan.shared == {conv.output}
+    assert plan.gradient[conv.output].nbytes == 4 * 32, "one row, not 6 * 4 of them"
+
+
+def test_a_sum_and_its_operand_have_one_gradient_buffer() -> None:
+    graph = loads(residual_model())
+    _, _, plan = planned(graph, "all")
+    first, second, total = (graph.ops[i].output for i in range(3))
+    new = [plan.gradient[i] for i in (first, second) if plan.is_in_place(plan.gradient[total], plan.gradient[i])]
+    assert len(new) == 1
+
+
+def test_gradients_of_factors_live_from_their_layer_to_the_end() -> None:
+    graph = load(HAR)
+    split, backward, plan = planned(graph, "all", gradients_in_arena=True)
+    parts = sorted(plan.factors.items())
+    assert [step for step, _ in parts] == [
+        len(split.forward) + len(split.tail) + 1 + j
+        for j, b in enumerate(backward)
+        if b.op.KIND in ("CONV_2D", "FULLY_CONNECTED")
+    ]
+    assert all(part.end == len(plan.steps) - 1 for _, part in parts)
+    assert sum(part.nbytes for _, part in parts) == 4 * 2008
+    assert min(part.offset for _, part in parts) == plan.gradient_offset
+    assert len({part.offset for _, part in parts}) == len(parts)
 
 
 @pytest.mark.parametrize("seed", range(20))
