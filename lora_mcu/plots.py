@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lora_mcu.report import STORE_SYMBOLS as STORE_SYMBOLS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#8C8C8C", "#D55E00", "#56B4E9"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, GREY)
 ROLE_COLOURS = {"activation": SKY, "rows": GREEN, "gradient": ORANGE, "factor gradient": RED, "scratch": GREY}
-STORE_SYMBOLS = ("lmcu_store", "lmcu_order")
 _SMALL = 8
 
 

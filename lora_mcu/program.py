@@ -275,15 +275,21 @@ def _store_memory(info: ModelInfo) -> list[MemorySymbol]:
     if not info.store_capacity:
         return []
     store, order = memory.align(info.store_capacity * info.record_bytes), memory.align(2 * info.store_capacity)
-    return [
-        MemorySymbol("lmcu_store", "uint8_t", store, store),
-        MemorySymbol("lmcu_order", "uint16_t", order // 2, order),
-    ]
+    symbols = [MemorySymbol("lmcu_store", "uint8_t", store, store),
+               MemorySymbol("lmcu_order", "uint16_t", order // 2, order)]  # fmt: skip
+    if seen := _class_seen(info):
+        symbols.append(MemorySymbol("lmcu_class_seen", "uint32_t", seen // 4, seen))
+    return symbols
+
+
+def _class_seen(info: ModelInfo) -> int:
+    """Bytes of one counter a class."""
+    return memory.align(4 * info.logit_count) if info.loss == "cross_entropy" else 0
 
 
 def _store_capacity(board: Board, info: ModelInfo, used: int) -> int:
     """Samples that fit into the SRAM that everything else leaves."""
-    free = board.sram_bytes - used - sum(runtime_memory(board).values())
+    free = board.sram_bytes - used - sum(runtime_memory(board).values()) - _class_seen(info)
     capacity = max(0, min(MAX_STORE, free // (info.record_bytes + 2)))
     while capacity and memory.align(capacity * info.record_bytes) + memory.align(2 * capacity) > free:
         capacity -= 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-STREAM_INIT, STREAM_UPDATE, STREAM_GRADIENT, STREAM_SHUFFLE = range(4)
+STREAM_INIT, STREAM_UPDATE, STREAM_GRADIENT, STREAM_SHUFFLE, STREAM_STORE = range(5)
 
 
 def mix(x: ArrayLike) -> NDArray[np.uint32]:

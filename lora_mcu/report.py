@@ -21,6 +21,8 @@ _CODE_KERNEL = {"FULLY_CONNECTED": 5500, "CONV_2D": 5000, "DEPTHWISE_CONV_2D": 4
                 "PRELU": 1000, "LOOKUP": 200}  # fmt: skip
 _CODE_OTHER = 500
 
+STORE_SYMBOLS = ("lmcu_store", "lmcu_order", "lmcu_class_seen")  # what the sample store takes
+
 
 @dataclass(frozen=True)
 class Report:
@@ -60,7 +62,7 @@ class Report:
     @property
     def training_sram_bytes(self) -> int:
         """SRAM without the stored samples and their order."""
-        return sum(size for name, size in self.sram.items() if name not in ("lmcu_store", "lmcu_order"))
+        return sum(size for name, size in self.sram.items() if name not in STORE_SYMBOLS)
 
     @property
     def constant_bytes(self) -> int:

@@ -72,6 +72,7 @@ typedef struct {
     float *momentum;              /* [param_count]; NULL: compiled without, only momentum 0 is there */
     uint8_t *store;               /* [store_capacity * record_bytes] */
     uint16_t *order;              /* [store_capacity] */
+    uint32_t *class_seen;         /* [logit_count] samples offered of each class; cross entropy only */
     float *target;                /* [logit_count] staging of TARGET_DATA; NULL unless the loss is MSE */
     uint8_t *state;               /* [state_bytes] of a streaming model: every forward pass reads and advances it */
     const int8_t *initial_state;  /* [state_bytes] */
@@ -106,6 +107,14 @@ typedef struct {
     uint32_t rounding;   /* LMCU_ROUND_* */
 } lmcu_settings_t;
 
+/* What a full sample store does with the next sample, and which samples are kept for judging. */
+enum { LMCU_STORE_STOP = 0, LMCU_STORE_RING = 1, LMCU_STORE_RESERVOIR = 2 };
+typedef struct {
+    uint32_t policy;   /* STOP: refuses it; RING: drops the oldest; RESERVOIR: keeps a fair draw of all that were offered */
+    uint32_t balance;  /* 1: the class with the most samples gives way (cross entropy; not with STOP) */
+    uint32_t hold_out; /* every hold_out-th sample offered is kept for lmcu_guard_*, not trained on; 0: none */
+} lmcu_store_policy_t;
+
 /* Sums over samples since they were last cleared; loss and accuracy are loss_sum / samples and correct / samples. */
 typedef struct {
     float loss_sum;
@@ -130,7 +139,10 @@ typedef struct {
     uint32_t float_ok;     /* result of the boot self-test */
     uint32_t transfer_open; /* an adapter is being received into the gradient buffer */
     uint32_t transfer_received; /* bytes so far */
-    uint32_t pad_[34];     /* to LMCU_CONTEXT_BYTES */
+    lmcu_store_policy_t store_policy;
+    uint32_t seen;         /* samples offered to the store since it was cleared */
+    uint32_t run_count;    /* samples of the current epoch: those that are not held out */
+    uint32_t pad_[29];     /* to LMCU_CONTEXT_BYTES */
 } lmcu_context_t;
 
 extern lmcu_context_t lmcu_context;
@@ -177,6 +189,24 @@ lmcu_status_t lmcu_gradient_sample(lmcu_label_t label) LMCU_MUST_USE;
  * to cache features it runs the prefix and keeps those. The input's memory is used up. */
 lmcu_status_t lmcu_store_sample(lmcu_label_t label) LMCU_MUST_USE;
 void lmcu_store_clear(void);
+
+/* Changes what a full store does from now on; keeps the samples. Boot: STOP, nothing held out. BAD_ARGUMENT: a value out of
+ * range, or balance without classes. */
+lmcu_status_t lmcu_store_configure(const lmcu_store_policy_t *policy) LMCU_MUST_USE;
+uint32_t lmcu_store_held_out(void); /* how many of the stored samples */
+
+/* Forward and loss of all held-out samples into *stats, without a pause. STORE_EMPTY: none is held out. */
+lmcu_status_t lmcu_evaluate_held_out(lmcu_stats_t *stats) LMCU_MUST_USE;
+
+/* The guard: begin before training, end after it. `saved` [lmcu_model.param_count] is the caller's and stays his until end.
+ * end restores the adapter before (momentum and step are zeroed) and answers WORSE when the held-out samples say that the
+ * trained one is worse than it or than the base: fewer right answers, or a larger loss where the loss is MSE. */
+typedef struct {
+    uint16_t *saved;
+    lmcu_stats_t base, before, after;
+} lmcu_guard_t;
+lmcu_status_t lmcu_guard_begin(lmcu_guard_t *guard, uint16_t *saved) LMCU_MUST_USE;
+lmcu_status_t lmcu_guard_end(lmcu_guard_t *guard) LMCU_MUST_USE;
 
 /* Epochs over the stored samples, shuffled by the seed. run_begin starts; each run_poll trains on one sample and returns
  * true while the run goes on, so a main loop stays responsive; run_stop ends early (flushing nothing: the open batch is dropped). */

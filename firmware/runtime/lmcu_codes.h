@@ -31,7 +31,8 @@
     X(NO_OUTPUT, 22, "no output is there to be read: INFER first") \
     X(NO_SPACE, 23, "the adapter store is full: delete a slot") \
     X(NO_MOMENTUM, 24, "the model was compiled with --no-momentum: use momentum 0, or compile it again without") \
-    X(BATCH_LIMIT, 25, "the model was compiled with --max-batch 1: use batch size 1, or compile it again without")
+    X(BATCH_LIMIT, 25, "the model was compiled with --max-batch 1: use batch size 1, or compile it again without") \
+    X(WORSE, 26, "the trained adapter is worse on the held-out samples; the one before is in use again")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,
@@ -64,6 +65,7 @@ enum lmcu_status {
     X(RUN_STOP, 30, "ends a run early; its open batch is dropped") \
     X(STATE_RESET, 31, "gives a streaming model's state its initial value") \
     X(ADVANCE, 32, "runs a streaming model on one frame for its state") \
+    X(STORE_POLICY, 33, "sets or reads what a full store does") \
     X(ADAPTER_READ, 48, "reads a piece of the factors") \
     X(ADAPTER_BEGIN, 49, "opens the transfer of an adapter to the device") \
     X(ADAPTER_DATA, 50, "receives a piece of the factors") \

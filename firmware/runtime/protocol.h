@@ -100,6 +100,7 @@ lmcu_status_t lmcu_on_train(const uint8_t *in, uint32_t count, lmcu_reply_t *rep
 lmcu_status_t lmcu_on_pass_end(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_store(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_store_clear(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_store_policy(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_run_epochs(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_run_stop(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 /* protocol_sample.c */

@@ -84,6 +84,28 @@ lmcu_status_t lmcu_on_store_clear(const uint8_t *in, uint32_t count, lmcu_reply_
     return LMCU_OK;
 }
 
+/* Sets with 12 bytes, reads with none. */
+lmcu_status_t lmcu_on_store_policy(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    if (count != 12 && count != 0) {
+        return LMCU_BAD_LENGTH;
+    }
+    if (count == 12) {
+        const lmcu_store_policy_t policy = {lmcu_get_u32(in), lmcu_get_u32(in + 4), lmcu_get_u32(in + 8)};
+        const lmcu_status_t status = lmcu_store_configure(&policy);
+        if (status != LMCU_OK) {
+            return status;
+        }
+    }
+    lmcu_put_u32(reply, lmcu_context.store_policy.policy);
+    lmcu_put_u32(reply, lmcu_context.store_policy.balance);
+    lmcu_put_u32(reply, lmcu_context.store_policy.hold_out);
+    lmcu_put_u32(reply, lmcu_context.stored);
+    lmcu_put_u32(reply, lmcu_store_held_out());
+    lmcu_put_u32(reply, lmcu_context.seen);
+    return LMCU_OK;
+}
+
 lmcu_status_t lmcu_on_run_epochs(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
 {
     (void)reply;

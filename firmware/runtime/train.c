@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The training core: context, settings, passes, sample store, epochs and adapter transfer. */
+/* The training core: context, settings, passes, epochs over the sample store and adapter transfer. */
 #include "lmcu_strict.h"
 
 #include "lmcu_math.h"
 #include "lmcu_mem.h"
 #include "random.h"
+#include "samples.h"
 #include "train.h"
 
 LMCU_ALIGNED(8) lmcu_context_t lmcu_context;
@@ -13,12 +14,12 @@ typedef char lmcu_context_size_check_t[sizeof(lmcu_context_t) == LMCU_CONTEXT_BY
 
 /* ---- state ---- */
 
-static bool busy(void)
+bool lmcu_busy(void)
 {
     return lmcu_context.run_epochs_left > 0u || lmcu_context.transfer_open != 0u;
 }
 
-static lmcu_status_t training_status(void)
+lmcu_status_t lmcu_training_status(void)
 {
     if (lmcu_model.adapter_count == 0u) {
         return LMCU_NO_ADAPTERS;
@@ -26,7 +27,7 @@ static lmcu_status_t training_status(void)
     if (lmcu_context.float_ok == 0u) {
         return LMCU_FLOAT_ENV;
     }
-    return busy() ? LMCU_BUSY : LMCU_OK;
+    return lmcu_busy() ? LMCU_BUSY : LMCU_OK;
 }
 
 /* With max_batch 1 the gradients share memory with the forward pass, and the generated backward pass zeroes them. */
@@ -42,8 +43,7 @@ static void zero_floats(float *values)
     }
 }
 
-/* A new beginning of training: momentum, step, epoch, open batch and an unfinished transfer are gone. */
-static void restart(void)
+void lmcu_restart(void)
 {
     if (lmcu_model.momentum) {
         zero_floats(lmcu_model.momentum);
@@ -64,7 +64,7 @@ void lmcu_state_reset(void)
     }
 }
 
-static void initial_factors(void)
+void lmcu_initial_factors(void)
 {
     const uint16_t *from = lmcu_model.initial_a;
     for (uint32_t i = 0u; i < lmcu_model.adapter_count; ++i) {
@@ -89,6 +89,7 @@ lmcu_status_t lmcu_init(void)
     memset(&lmcu_context, 0, sizeof lmcu_context);
     lmcu_context.settings = lmcu_default_settings();
     lmcu_context.float_ok = lmcu_self_test() ? 1u : 0u;
+    lmcu_samples_boot();
     lmcu_reset();
     return lmcu_context.float_ok != 0u ? LMCU_OK : LMCU_FLOAT_ENV;
 }
@@ -118,7 +119,7 @@ lmcu_status_t lmcu_configure(const lmcu_settings_t *settings)
     const lmcu_status_t status = check_settings(settings);
     if (status == LMCU_OK) {
         lmcu_context.settings = *settings;
-        restart();
+        lmcu_restart();
     }
     return status;
 }
@@ -126,14 +127,14 @@ lmcu_status_t lmcu_configure(const lmcu_settings_t *settings)
 void lmcu_reset(void)
 {
     lmcu_run_stop();
-    initial_factors();
-    restart();
+    lmcu_initial_factors();
+    lmcu_restart();
     lmcu_state_reset();
 }
 
 /* ---- one sample ---- */
 
-static lmcu_status_t check_label(lmcu_label_t label)
+lmcu_status_t lmcu_check_label(lmcu_label_t label)
 {
     if (lmcu_model.loss == LMCU_LOSS_CROSS_ENTROPY) {
         return label.class_index < lmcu_model.logit_count ? LMCU_OK : LMCU_BAD_LABEL;
@@ -186,21 +187,26 @@ static void run_sample(from_t from, lmcu_label_t label, float *gradient, lmcu_st
 
 lmcu_status_t lmcu_evaluate_sample(lmcu_label_t label, lmcu_stats_t *stats)
 {
-    if (busy()) {
+    if (lmcu_busy()) {
         return LMCU_BUSY;
     }
-    const lmcu_status_t status = check_label(label);
+    const lmcu_status_t status = lmcu_check_label(label);
     if (status == LMCU_OK) {
         run_sample(FROM_INPUT, label, NULL, stats);
     }
     return status;
 }
 
+void lmcu_run_record(lmcu_label_t label, lmcu_stats_t *stats)
+{
+    run_sample(FROM_RECORD, label, NULL, stats);
+}
+
 lmcu_status_t lmcu_gradient_sample(lmcu_label_t label)
 {
-    lmcu_status_t status = training_status();
+    lmcu_status_t status = lmcu_training_status();
     if (status == LMCU_OK) {
-        status = check_label(label);
+        status = lmcu_check_label(label);
     }
     if (status == LMCU_OK) {
         lmcu_stats_t unused = {0.0f, 0u, 0u, 0u, 0u};
@@ -247,7 +253,7 @@ static void train_one(from_t from, lmcu_label_t label, lmcu_stats_t *stats)
 
 lmcu_status_t lmcu_pass_begin(void)
 {
-    const lmcu_status_t status = training_status();
+    const lmcu_status_t status = lmcu_training_status();
     if (status == LMCU_OK) {
         const lmcu_stats_t none = {0.0f, 0u, 0u, 0u, 0u};
         lmcu_context.pass = none;
@@ -258,9 +264,9 @@ lmcu_status_t lmcu_pass_begin(void)
 
 lmcu_status_t lmcu_train_sample(lmcu_label_t label)
 {
-    lmcu_status_t status = training_status();
+    lmcu_status_t status = lmcu_training_status();
     if (status == LMCU_OK) {
-        status = check_label(label);
+        status = lmcu_check_label(label);
     }
     if (status == LMCU_OK) {
         train_one(FROM_INPUT, label, &lmcu_context.pass);
@@ -270,98 +276,11 @@ lmcu_status_t lmcu_train_sample(lmcu_label_t label)
 
 lmcu_status_t lmcu_pass_end(void)
 {
-    const lmcu_status_t status = training_status();
+    const lmcu_status_t status = lmcu_training_status();
     if (status == LMCU_OK) {
         finish_batch(&lmcu_context.pass);
     }
     return status;
-}
-
-/* ---- the sample store: records of parts, each with zeros up to a multiple of 4, a tag, a target ---- */
-
-#define TAG_CLASS 0x00ffffffu
-#define TAG_FEATURES 0x02000000u /* the parts are what the prefix made, not the input */
-
-static uint8_t *record(uint32_t index)
-{
-    return lmcu_model.store + (size_t)index * lmcu_model.record_bytes;
-}
-
-static uint32_t padded(uint32_t bytes)
-{
-    return (bytes + 3u) & ~3u;
-}
-
-/* From the arena into a record; returns where its tag goes. */
-static uint8_t *put_parts(uint8_t *to)
-{
-    for (uint32_t i = 0u; i < lmcu_model.part_count; ++i) {
-        const lmcu_part_t *part = &lmcu_model.parts[i];
-        memset(to, 0, padded(part->bytes));
-        memcpy(to, part->at, part->bytes);
-        to += padded(part->bytes);
-    }
-    return to;
-}
-
-/* From a record into the arena; returns where its tag stands. */
-static const uint8_t *get_parts(const uint8_t *from)
-{
-    for (uint32_t i = 0u; i < lmcu_model.part_count; ++i) {
-        const lmcu_part_t *part = &lmcu_model.parts[i];
-        memcpy(part->at, from, part->bytes);
-        from += padded(part->bytes);
-    }
-    return from;
-}
-
-static void put_label(uint8_t *to, lmcu_label_t label)
-{
-    uint32_t tag = lmcu_model.cached != 0u ? TAG_FEATURES : 0u;
-    if (lmcu_model.loss == LMCU_LOSS_MSE) {
-        memcpy(to + 4, label.target, 4u * (size_t)lmcu_model.logit_count);
-    } else {
-        tag |= label.class_index;
-    }
-    memcpy(to, &tag, 4u);
-}
-
-static lmcu_label_t get_label(const uint8_t *from)
-{
-    lmcu_label_t label;
-    if (lmcu_model.loss == LMCU_LOSS_MSE) {
-        label.target = (const float *)(const void *)(from + 4);
-    } else {
-        memcpy(&label.class_index, from, 4u);
-        label.class_index &= TAG_CLASS;
-    }
-    return label;
-}
-
-lmcu_status_t lmcu_store_sample(lmcu_label_t label)
-{
-    if (busy()) {
-        return LMCU_BUSY;
-    }
-    const lmcu_status_t status = check_label(label);
-    if (status != LMCU_OK) {
-        return status;
-    }
-    if (lmcu_context.stored >= lmcu_model.store_capacity) {
-        return LMCU_STORE_FULL;
-    }
-    if (lmcu_model.cached != 0u) {
-        lmcu_model_prefix();
-    }
-    put_label(put_parts(record(lmcu_context.stored)), label);
-    lmcu_context.stored += 1u;
-    return LMCU_OK;
-}
-
-void lmcu_store_clear(void)
-{
-    lmcu_run_stop();
-    lmcu_context.stored = 0u;
 }
 
 /* ---- epochs over the store ---- */
@@ -370,10 +289,8 @@ void lmcu_store_clear(void)
 static void shuffle(void)
 {
     const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_SHUFFLE, lmcu_context.epoch_index);
-    for (uint32_t i = 0u; i < lmcu_context.stored; ++i) {
-        lmcu_model.order[i] = (uint16_t)i;
-    }
-    for (uint32_t i = lmcu_context.stored; i-- > 1u;) {
+    lmcu_context.run_count = lmcu_samples_order();
+    for (uint32_t i = lmcu_context.run_count; i-- > 1u;) {
         const uint32_t j = (uint32_t)(((uint64_t)lmcu_rand_at(key, i) * (i + 1u)) >> 32);
         const uint16_t swapped = lmcu_model.order[i];
         lmcu_model.order[i] = lmcu_model.order[j];
@@ -400,14 +317,14 @@ static void end_epoch(void)
 
 lmcu_status_t lmcu_run_begin(uint32_t epochs)
 {
-    const lmcu_status_t status = training_status();
+    const lmcu_status_t status = lmcu_training_status();
     if (status != LMCU_OK) {
         return status;
     }
     if (epochs == 0u) {
         return LMCU_BAD_ARGUMENT;
     }
-    if (lmcu_context.stored == 0u) {
+    if (lmcu_samples_order() == 0u) {
         return LMCU_STORE_EMPTY;
     }
     lmcu_context.batch_fill = 0u;
@@ -426,10 +343,12 @@ bool lmcu_run_poll(void)
     if (lmcu_context.run_position == 0u) {
         begin_epoch();
     }
-    const uint8_t *tag = get_parts(record(lmcu_model.order[lmcu_context.run_position]));
-    train_one(FROM_RECORD, get_label(tag), &lmcu_context.epoch);
+    lmcu_label_t label;
+    if (lmcu_samples_load(lmcu_model.order[lmcu_context.run_position], &label)) {
+        train_one(FROM_RECORD, label, &lmcu_context.epoch);
+    }
     lmcu_context.run_position += 1u;
-    if (lmcu_context.run_position == lmcu_context.stored) {
+    if (lmcu_context.run_position == lmcu_context.run_count) {
         end_epoch();
     }
     return lmcu_context.run_epochs_left > 0u;
@@ -517,7 +436,7 @@ lmcu_status_t lmcu_adapter_commit(uint32_t crc32)
     lmcu_adapter_abort();
     if (status == LMCU_OK) {
         memcpy(lmcu_model.factors, received(), factor_bytes());
-        restart();
+        lmcu_restart();
         lmcu_state_reset();
     }
     return status;

@@ -22,4 +22,20 @@ bool lmcu_update(uint32_t samples);
 /* Whether this core computes as docs/numerics.md demands. */
 bool lmcu_self_test(void);
 
+/* A run or a transfer of an adapter is in progress. */
+bool lmcu_busy(void);
+
+/* Whether training may begin now, and why not. */
+lmcu_status_t lmcu_training_status(void) LMCU_MUST_USE;
+lmcu_status_t lmcu_check_label(lmcu_label_t label) LMCU_MUST_USE;
+
+/* The initial A and B = 0 into lmcu_model.factors. */
+void lmcu_initial_factors(void);
+
+/* A new beginning of training: momentum, step, epoch, open batch and an unfinished transfer are gone. */
+void lmcu_restart(void);
+
+/* Forward and loss of a stored sample that lmcu_samples_load put in place; adds to *stats. */
+void lmcu_run_record(lmcu_label_t label, lmcu_stats_t *stats);
+
 #endif

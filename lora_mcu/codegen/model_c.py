@@ -194,6 +194,7 @@ def model_fields(
         ("momentum", pointer("lmcu_momentum")),
         ("store", pointer("lmcu_store")),
         ("order", pointer("lmcu_order")),
+        ("class_seen", pointer("lmcu_class_seen")),
         ("target", pointer("lmcu_target")),
         ("state", pointer("lmcu_state")),
         ("initial_state", "lmcu_initial_state" if graph.states else "NULL"),
@@ -203,7 +204,7 @@ def model_fields(
 
 MODEL_POINTERS = {
     "info", "model_sha256", "layout_sha256", "adapters", "initial_a", "input", "output", "logits", "logit_gradient",
-    "factors", "gradients", "momentum", "parts", "store", "order", "target", "state", "initial_state",
+    "factors", "gradients", "momentum", "parts", "store", "order", "class_seen", "target", "state", "initial_state",
 }  # fmt: skip
 
 

@@ -15,11 +15,13 @@ from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.info import ModelInfo
 from lora_mcu.link.client import Client, Request, unpack_grown
 from lora_mcu.link.codes import Message
-from lora_mcu.session.settings import ROUNDINGS, Settings
+from lora_mcu.session.settings import POLICIES, ROUNDINGS, Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import RawStats
 
 _STATS = struct.Struct("<fIIII")
 _SETTINGS = struct.Struct("<fffffIII")
+_STORE_POLICY = struct.Struct("<III")
+_STORE_STATE = struct.Struct("<6I")
 _STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIIIB")
 _FIRST_STATISTICS = 144  # bytes that every firmware of this protocol version sends
 _MAX_INFO = 1 << 20
@@ -222,6 +224,20 @@ def stored(client: Client) -> int:
 def store_clear(client: Client) -> None:
     """Empty the store."""
     client.request(Message.STORE_CLEAR)
+
+
+def store_policy(client: Client, policy: StorePolicy | None = None) -> StoreState:
+    """Set what a full store does, or with None only read it."""
+    payload = b""
+    if policy is not None:
+        payload = _STORE_POLICY.pack(POLICIES.index(policy.policy), policy.balance, policy.hold_out)
+    kind, balance, hold_out, *counts = _unpack(
+        _STORE_STATE, Message.STORE_POLICY, client.request(Message.STORE_POLICY, payload)
+    )
+    try:
+        return StoreState(StorePolicy(POLICIES[kind], bool(balance), hold_out), *counts)
+    except (DataError, IndexError):
+        raise DeviceError("the device reports a store policy that it cannot have: rebuild the firmware") from None
 
 
 def run_epochs(client: Client, epochs: int) -> None:

@@ -16,7 +16,7 @@ from lora_mcu.link.codes import Message, Status
 from lora_mcu.link.commands import Slots, Statistics
 from lora_mcu.link.transport import SerialTransport, Transport
 from lora_mcu.session.learner import Learner, Pair
-from lora_mcu.session.settings import Settings
+from lora_mcu.session.settings import Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import RawStats
 
 _POLL_SECONDS = (0.002, 0.25)  # between two looks at a run: grows with the time it takes
@@ -169,8 +169,11 @@ class Device(Learner):
     def _store_clear(self) -> None:
         commands.store_clear(self._client)
 
-    def _stored(self) -> int:
-        return commands.stored(self._client)
+    def _store_state(self) -> StoreState:
+        return commands.store_policy(self._client)
+
+    def _store_policy(self, policy: StorePolicy) -> None:
+        commands.store_policy(self._client, policy)
 
     def _run_epoch(self) -> RawStats:
         commands.run_epochs(self._client, 1)

@@ -14,7 +14,7 @@ from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, ModelError
 from lora_mcu.info import ModelInfo
 from lora_mcu.session.data import decode_output, encode_labelled, encode_labels, encode_samples, is_sequences
-from lora_mcu.session.settings import Settings
+from lora_mcu.session.settings import Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import EvalStats, RawStats, TrainStats
 
 Pair = tuple[bytes, bytes]  # one sample's input bytes and label bytes
@@ -101,15 +101,19 @@ class Learner(ABC):
         return EvalStats(raw.loss(), raw.accuracy(self.info.loss))
 
     def store(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> None:
-        """Append samples to the device's store. Raises DataError when they do not all fit; then none is stored."""
+        """Offer samples to the device's store, which keeps what its policy says.
+
+        Raises DataError where it has no room for any sample, or under ``stop`` not for all; then none is stored.
+        """
         pairs = self._pairs(x, labels)
         if self.info.streaming:
             raise DataError("sequences of frames are not stored on the device: stream them with train()")
-        capacity, stored = self.info.store_capacity, self.stored
-        if stored + len(pairs) > capacity:
+        capacity, state = self.info.store_capacity, self.store_state()
+        stored = state.stored
+        if not capacity or (state.policy.policy == "stop" and stored + len(pairs) > capacity):
             raise DataError(
                 f"{len(pairs)} samples do not fit: the store holds {capacity}, {stored} of them used;"
-                " clear_store(), store fewer, or stream them with train()"
+                " clear_store(), store fewer, choose another store policy, or stream them with train()"
             )
         for sample, label in _counted(pairs, progress):
             self._store_sample(sample, label)
@@ -118,10 +122,21 @@ class Learner(ABC):
         """Forget all stored samples."""
         self._store_clear()
 
+    def configure_store(self, *, policy: str = "stop", balance: bool = False, hold_out: int = 0) -> None:
+        """Choose what a full store does with the next sample, see :class:`StorePolicy`; keeps what is stored."""
+        chosen = StorePolicy(policy, balance, hold_out)
+        if balance and self.info.loss != "cross_entropy":
+            raise DataError("balance needs class labels; this model is trained on the mean squared error")
+        self._store_policy(chosen)
+
+    def store_state(self) -> StoreState:
+        """Policy and counts of the store."""
+        return self._store_state()
+
     @property
     def stored(self) -> int:
         """Number of samples in the store."""
-        return self._stored()
+        return self.store_state().stored
 
     def run_epochs(self, n: int, progress: EpochProgress | None = None) -> TrainStats:
         """Train ``n`` epochs over the stored samples, shuffled by the seed.
@@ -132,8 +147,10 @@ class Learner(ABC):
         if n < 1:
             raise DataError(f"run_epochs({n}): at least one epoch must be run")
         self._trainable()
-        if self.stored == 0:
-            raise DataError("no samples are stored: store(x, labels) first")
+        state = self.store_state()
+        if state.stored == state.held_out:
+            held = f" but the {state.held_out} that are held out" if state.held_out else ""
+            raise DataError(f"no samples are stored{held}: store(x, labels) first")
         steps = skipped = 0
         for epoch in range(1, n + 1):
             raw = self._run_epoch()
@@ -184,7 +201,10 @@ class Learner(ABC):
     def _store_clear(self) -> None: ...
 
     @abstractmethod
-    def _stored(self) -> int: ...
+    def _store_policy(self, policy: StorePolicy) -> None: ...
+
+    @abstractmethod
+    def _store_state(self) -> StoreState: ...
 
     @abstractmethod
     def _run_epoch(self) -> RawStats:

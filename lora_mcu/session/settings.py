@@ -17,6 +17,44 @@ ROUNDINGS = ("stochastic", "nearest")  # index = LMCU_ROUND_*
 _U32 = 2**32 - 1
 
 
+POLICIES = ("stop", "ring", "reservoir")  # index = LMCU_STORE_*
+
+
+@dataclass(frozen=True)
+class StorePolicy:
+    """What a full sample store does with the next sample, and which samples are not trained on.
+
+    ``stop`` refuses it, ``ring`` drops the oldest, ``reservoir`` keeps a uniform draw of all that were offered (Vitter,
+    "Random sampling with a reservoir", ACM TOMS 11(1), 1985, algorithm R). With ``balance`` the class with the most
+    samples gives way: its oldest in a ring; in a reservoir class-balancing reservoir sampling (Chrysakis and Moens,
+    "Online continual learning from imbalanced data", ICML 2020). Every ``hold_out``-th sample offered is kept for
+    judging (0: none). DataError for values out of range.
+    """
+
+    policy: str = "stop"
+    balance: bool = False
+    hold_out: int = 0
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise DataError(f"store policy {self.policy!r} is unknown; use one of {', '.join(POLICIES)}")
+        if self.balance and self.policy == "stop":
+            raise DataError("balance decides which sample of a full store gives way; use it with ring or reservoir")
+        whole = type(self.hold_out) is int and 0 <= self.hold_out <= _U32
+        if not whole or self.hold_out == 1:
+            raise DataError(f"hold_out is {self.hold_out!r}; it must be 0 (none) or a whole number from 2")
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """The sample store: its policy, samples in it, those held out among them, samples offered since it was empty."""
+
+    policy: StorePolicy
+    stored: int
+    held_out: int
+    seen: int
+
+
 @dataclass(frozen=True)
 class Settings:
     """SGD settings as the device takes them; floats become float32 there. DataError for a value out of range."""

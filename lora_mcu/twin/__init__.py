@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.info import ModelInfo
 from lora_mcu.session.learner import Learner, Pair
-from lora_mcu.session.settings import ROUNDINGS, Settings
+from lora_mcu.session.settings import POLICIES, ROUNDINGS, Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import RawStats
 from lora_mcu.twin.library import build_library
 
@@ -50,7 +50,6 @@ class Twin(Learner):
     def __init__(self, library: Path, info: ModelInfo) -> None:
         self._info = info
         self._lib = ctypes.CDLL(str(library))
-        self._lib.twin_stored.restype = ctypes.c_uint32
         self._run("init")
 
     @classmethod
@@ -143,8 +142,14 @@ class Twin(Learner):
     def _store_clear(self) -> None:
         self._run("store_clear")
 
-    def _stored(self) -> int:
-        return int(self._lib.twin_stored())
+    def _store_policy(self, policy: StorePolicy) -> None:
+        self._run("store_policy", (ctypes.c_uint32 * 3)(POLICIES.index(policy.policy), policy.balance, policy.hold_out))
+
+    def _store_state(self) -> StoreState:
+        found = (ctypes.c_uint32 * 6)()
+        self._run("store_state", found)
+        kind, balance, hold_out, *counts = found
+        return StoreState(StorePolicy(POLICIES[kind], bool(balance), hold_out), *counts)
 
     def _run_epoch(self) -> RawStats:
         stats = _Stats()

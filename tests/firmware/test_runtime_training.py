@@ -17,7 +17,8 @@ import pytest
 from lora_mcu import resources
 
 HERE = Path(__file__).parent
-RUNTIME = ("train", "sgd", "loss", "selftest", "lmcu_math", "crc32", "dense", "lora", "matvec", "patch")
+RUNTIME = ("train", "samples", "guard", "sgd", "loss", "selftest", "lmcu_math", "crc32", "dense", "lora", "matvec",
+           "patch")  # fmt: skip
 OK, BAD_LENGTH, BAD_ARGUMENT, BAD_LABEL, STORE_FULL, STORE_EMPTY, BUSY = 0, 4, 5, 6, 8, 9, 10
 NOT_FINITE, BAD_CRC, FLOAT_ENV, NO_ADAPTERS, NO_TRANSFER = 11, 14, 15, 17, 18
 INPUTS, OUTPUTS, RANK, CAPACITY = 6, 5, 2, 9

@@ -43,6 +43,7 @@ float tiny_gradients[PARAMS];
 float tiny_momentum[PARAMS];
 static uint32_t store[CAPACITY * RECORD / 4];
 uint16_t tiny_order[CAPACITY];
+static uint32_t class_seen[OUTPUTS];
 int8_t *const tiny_input = arena;
 static const lmcu_part_t parts[1] = {{(uint8_t *)arena, INPUTS}};
 
@@ -53,7 +54,7 @@ const lmcu_model_t lmcu_model = {
     .parts = parts, .part_count = 1,
     .input = (uint8_t *)arena, .output = tiny_output, .logits = logits, .logit_gradient = logit_gradient,
     .factors = tiny_factors, .gradients = tiny_gradients, .momentum = tiny_momentum, .store = (uint8_t *)store,
-    .order = tiny_order,
+    .order = tiny_order, .class_seen = class_seen,
 };
 
 /* The input is gone after a forward pass, as in a real memory plan. */

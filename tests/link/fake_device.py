@@ -23,7 +23,8 @@ from lora_mcu.link.frames import Decoder, Frame, encode
 HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
 CONTEXT_BYTES = int(re.search(r"LMCU_CONTEXT_BYTES (\d+)", (RUNTIME / "lmcu_config.h").read_text())[1])  # type: ignore[index]
-CORE = ("crc32", "dense", "frame", "lmcu_math", "lora", "loss", "matvec", "mem", "patch", "selftest", "sgd", "train")
+CORE = ("crc32", "dense", "frame", "guard", "lmcu_math", "lora", "loss", "matvec", "mem", "patch", "samples",
+        "selftest", "sgd", "train")  # fmt: skip
 FLAGS = ("-std=gnu99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 
 

@@ -30,6 +30,7 @@ static uint16_t initial_a[RANK * K];
 static int8_t input[K] LMCU_ALIGNED(8), saved[K], logits[M] LMCU_ALIGNED(8);
 static float logit_gradient[M], gradients[PARAMS], momentum[PARAMS], target[M], scratch[2 * (K + M)];
 static uint16_t order[FAKE_CAPACITY];
+static uint32_t class_seen[M];
 static const lmcu_part_t parts[1] = {{(uint8_t *)input, K}};
 uint16_t fake_factors[PARAMS];
 uint8_t fake_store[FAKE_CAPACITY * RECORD] LMCU_ALIGNED(8);
@@ -40,7 +41,7 @@ const lmcu_model_t lmcu_model = {
     .param_count = PARAMS, .adapter_count = 1, .adapters = adapters, .initial_a = initial_a,
     .store_capacity = FAKE_CAPACITY, .record_bytes = RECORD, .parts = parts, .part_count = 1, .input = (uint8_t *)input,
     .output = (const uint8_t *)logits, .logits = logits, .logit_gradient = logit_gradient, .factors = fake_factors,
-    .gradients = gradients, .momentum = momentum, .store = fake_store, .order = order, .target = target,
+    .gradients = gradients, .momentum = momentum, .store = fake_store, .order = order, .class_seen = class_seen, .target = target,
 };
 
 static const uint64_t multiplier[1] = {14411518807585587u}; /* 0.0125 * 2^60 = 0.0625 * 0.01 / 0.05 */

@@ -23,7 +23,7 @@ from lora_mcu.link.client import Client, DeviceResetError, NoAnswerError, Status
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message, Status
 from lora_mcu.link.frames import Decoder, Frame, encode
 from lora_mcu.link.transport import SerialTransport
-from lora_mcu.session import EvalStats
+from lora_mcu.session import EvalStats, StorePolicy, StoreState
 from lora_mcu.session.device import Device
 from lora_mcu.session.shuffle import epoch_order
 
@@ -453,3 +453,28 @@ def test_a_device_is_found_by_hello(monkeypatch: pytest.MonkeyPatch) -> None:
             ports.find_one()
     os.close(master)
     os.close(silent)
+
+
+def test_the_store_policy_goes_over_the_line() -> None:
+    line = FakeDevice(SMALL)
+    device = Device(line)
+    assert device.store_state() == StoreState(StorePolicy(), 0, 0, 0)
+    device.configure_store(policy="ring", balance=True, hold_out=5)
+    device.store(np.concatenate([X, X]), np.concatenate([Y, Y]))
+    held = sum(i % 5 == 4 for i in range(60 - SMALL.capacity, 60))
+    state = device.store_state()
+    assert (state.policy, state.stored, state.seen) == (StorePolicy("ring", True, 5), SMALL.capacity, 60)
+    assert abs(state.held_out - held) <= 8
+    device.configure_store(policy="ring")
+    assert device.store_state() == dataclasses.replace(state, policy=StorePolicy("ring"))
+
+
+@pytest.mark.parametrize("payload", [(3, 0, 0), (0, 1, 0), (1, 2, 0)])
+def test_a_policy_out_of_range_is_refused_and_changes_nothing(payload: tuple[int, int, int]) -> None:
+    line = FakeDevice(SMALL)
+    line.hello()
+    line.run(Message.STORE_POLICY, struct.pack("<III", 2, 1, 7))
+    before = line.state()
+    assert line.run(Message.STORE_POLICY, struct.pack("<III", *payload)).payload == bytes([Status.BAD_ARGUMENT])
+    assert line.run(Message.STORE_POLICY, bytes(11)).payload == bytes([Status.BAD_LENGTH])
+    assert line.state() == before

@@ -122,9 +122,45 @@ int twin_gradient(const uint8_t *sample, const void *label, float *out)
     return leave((int)status);
 }
 
-uint32_t twin_stored(void)
+int twin_store_policy(const lmcu_store_policy_t *policy)
 {
-    return lmcu_context.stored;
+    return (int)lmcu_store_configure(policy);
+}
+
+/* out: policy, balance, hold_out, stored, held out, seen */
+int twin_store_state(uint32_t *out)
+{
+    memcpy(out, &lmcu_context.store_policy, sizeof lmcu_context.store_policy);
+    out[3] = lmcu_context.stored;
+    out[4] = lmcu_store_held_out();
+    out[5] = lmcu_context.seen;
+    return LMCU_OK;
+}
+
+/* The records as they stand in memory, for tests. */
+int twin_records(uint8_t *out)
+{
+    memcpy(out, lmcu_model.store, (size_t)lmcu_context.stored * lmcu_model.record_bytes);
+    return LMCU_OK;
+}
+
+int twin_evaluate_held_out(lmcu_stats_t *stats)
+{
+    enter();
+    return leave((int)lmcu_evaluate_held_out(stats));
+}
+
+/* saved [param_count] */
+int twin_guard_begin(lmcu_guard_t *guard, uint16_t *saved)
+{
+    enter();
+    return leave((int)lmcu_guard_begin(guard, saved));
+}
+
+int twin_guard_end(lmcu_guard_t *guard)
+{
+    enter();
+    return leave((int)lmcu_guard_end(guard));
 }
 
 int twin_factors(uint8_t *out)
