@@ -79,6 +79,11 @@ static uint32_t sensible(uint32_t type, uint8_t *p)
     case LMCU_MSG_INFO:
         put_u32(p, below(700));
         return 4;
+    case LMCU_MSG_STORE_POLICY:
+        put_u32(p, below(4));
+        put_u32(p + 4, below(2));
+        put_u32(p + 8, below(4));
+        return below(4) ? 12 : 0;
     case LMCU_MSG_RUN_EPOCHS:
         put_u32(p, below(3));
         return 4;
@@ -126,6 +131,9 @@ static uint32_t pick_type(void)
 {
     if (lmcu_context.transfer_open && below(3)) { /* three messages in a row are rare by chance */
         return below(2) ? LMCU_MSG_ADAPTER_DATA : LMCU_MSG_ADAPTER_COMMIT;
+    }
+    if (lmcu_link.state.output_ready && below(3) == 0) { /* most other messages forget the output */
+        return LMCU_MSG_OUTPUT_READ;
     }
     return below(20) ? types[below(TYPES)] : below(256);
 }
