@@ -11,10 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One edge of the model. ``shape`` is a sample's shape (without a leading 1); scale is None for float32."""
+    """One edge of the model. ``shape`` is a sample's shape (without a leading 1); scale is None for float32
+    and int32."""
 
     shape: tuple[int, ...]
-    dtype: str  # int8 | uint8 | float32
+    dtype: str  # int8 | uint8 | float32, of an input that holds indices also int32
     scale: float | None
     zero_point: int
 
@@ -24,7 +25,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        return self.elements * (4 if self.dtype == "float32" else 1)
+        return self.elements * (4 if self.dtype in ("float32", "int32") else 1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ModelInfo:
     label_names: tuple[str, ...] = ()
     cached: bool = False  # the store keeps features from behind the frozen prefix, not inputs
     data_bytes: int = 0  # of one stored sample without its label; 0: the input, rounded up to 4
+    index_rows: int = 0  # rows of the table that the input indexes (an embedding); 0: the input holds values
     state_bytes: int = 0  # of a streaming model; 0: nothing lives from one inference to the next
 
     @property

@@ -22,7 +22,7 @@ from lora_mcu.codegen.model_c import MemorySymbol
 from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
-from lora_mcu.ir import Graph
+from lora_mcu.ir import Embedding, Graph
 from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
@@ -314,8 +314,8 @@ def runtime_memory(board: Board) -> dict[str, int]:
 def _edge(graph: Graph, tensor: int) -> TensorInfo:
     t = graph.tensors[tensor]
     shape = t.shape[1:] if len(t.shape) > 1 and t.shape[0] == 1 else t.shape
-    if t.dtype == "float32":
-        return TensorInfo(shape, "float32", None, 0)
+    if t.dtype == "float32" or (t.dtype == "int32" and tensor == graph.input):
+        return TensorInfo(shape, t.dtype, None, 0)
     if t.dtype not in ("int8", "uint8") or not t.quantized:
         raise ModelError(f"{t.name!r} is {t.dtype}; the model's input and output must be int8, uint8 or float32")
     return TensorInfo(shape, t.dtype, float(t.s), t.z)
@@ -335,4 +335,5 @@ def _info(
         rslora=adaptation.rslora, layers=layers, store_capacity=0, cached=at.cached,
         data_bytes=at.nbytes if at.cached else memory.align4(graph.tensors[graph.input].nbytes),
         state_bytes=state_bytes, momentum=options.momentum, max_batch=options.max_batch,
+        index_rows=min((op.rows(graph) for op in graph.ops if isinstance(op, Embedding)), default=0),
     )  # fmt: skip

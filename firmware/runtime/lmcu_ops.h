@@ -311,6 +311,18 @@ typedef struct {
 void lmcu_strided_copy_forward(const lmcu_strided_copy_t *p, const int8_t *x, int8_t *y);
 void lmcu_strided_copy_backward(const lmcu_strided_copy_t *p, const float *dy, float *dx);
 
+/* y[i] = table[row of x[i]]; table [rows][width], y [count][width]. wraps: a negative index counts from the end. An index
+ * outside the table takes the nearest row. row_of [256] for int8 indices, else NULL. */
+typedef struct {
+    int32_t count, rows, width, wraps;
+    const int8_t *table;
+    const int32_t *row_of;
+} lmcu_embedding_t;
+
+void lmcu_embedding_i32(const lmcu_embedding_t *p, const int32_t *x, int8_t *y);
+void lmcu_embedding_f32(const lmcu_embedding_t *p, const float *x, int8_t *y);
+void lmcu_embedding_i8(const lmcu_embedding_t *p, const int8_t *x, int8_t *y);
+
 /* y[i] = x[index[0][i0]][index[1][i1]][index[2][i2]][index[3][i3]]; x [in], y [out]; index[d] NULL: all, in order */
 typedef struct {
     int32_t in[4], out[4];

@@ -236,6 +236,8 @@ def _twins(made: Merged, logits: int) -> tuple[Twin, Twin]:
 def _random_inputs(graph: Graph, info: ModelInfo) -> NDArray[Any]:
     """Uniform over the int8 (or uint8) range of the input, as what quantizes it gives."""
     rng, shape = np.random.default_rng(0), (RANDOM_INPUTS, *info.input.shape)
+    if info.index_rows:
+        return rng.integers(0, info.index_rows, shape).astype(info.input.dtype)
     if info.input.dtype != "float32":
         limits = np.iinfo(info.input.dtype)
         return rng.integers(limits.min, limits.max + 1, shape).astype(info.input.dtype)

@@ -22,7 +22,7 @@ from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.tail import Split
 
 # each module registers the emitters of one group of operators
-for _group in ("kernels", "elementwise", "attention", "shape", "reduce", "state"):
+for _group in ("kernels", "elementwise", "attention", "shape", "reduce", "state", "embedding"):
     importlib.import_module(f"lora_mcu.codegen.{_group}")
 
 ADAPTER_FIELDS = "iiii"

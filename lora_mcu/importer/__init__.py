@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 from lora_mcu.errors import ModelError
-from lora_mcu.importer import state
+from lora_mcu.importer import embedding, state
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
 from lora_mcu.importer.folding import fold
 from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, check_kinds, convert
@@ -53,6 +53,7 @@ def _loads(content: bytes, name: str, output: str | None) -> Graph:
         raise ModelError(f"it has {len(raw.inputs)} inputs; export the model with one input")
     raw.outputs = [_choose_output(raw, output)]
     fold(raw)
+    embedding.resolve(raw)
     state.resolve(raw, lambda index: read(content, index))
     live = _live(raw)
     check_kinds(raw, live)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,15 @@ SHAPE_INPUTS = {"RESHAPE": 1, "SQUEEZE": 1, "EXPAND_DIMS": 1}
 
 # kinds that may be float32 between DEQUANTIZE and QUANTIZE: fold_islands makes tables of them, or refuses them
 FLOAT_KINDS = {"QUANTIZE", "DEQUANTIZE", *SHAPE_INPUTS}
+
+
+@dataclass(frozen=True)
+class IndexedBy:
+    """Options of a GATHER whose inputs are the model's input and a constant table (importer/embedding.py)."""
+
+    wraps: bool  # negative indices count from the end
+    dequantized: bool  # an int8 input counts in real units
+
 
 _ACTIVATIONS = [Activation.NONE, Activation.RELU, Activation.RELU_N1_TO_1, Activation.RELU6]
 
@@ -46,7 +56,7 @@ def check_kinds(raw: RawModel, live: list[RawOp]) -> None:
 
 
 def _refuse_float(raw: RawModel, op: RawOp) -> None:
-    if op.kind in FLOAT_KINDS:
+    if op.kind in FLOAT_KINDS or isinstance(op.options, IndexedBy):
         return
     floats = [raw.tensors[i].name for i in (*op.inputs, *op.outputs) if i >= 0 and raw.tensors[i].dtype == "float32"]
     if floats:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lora_mcu.importer import embedding
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
-from lora_mcu.importer.registry import activation, constant, entry, refuse
+from lora_mcu.importer.registry import IndexedBy, activation, constant, entry, refuse
 from lora_mcu.importer.slices import strided_slice
 from lora_mcu.ir import (
     Activation,
@@ -119,11 +120,14 @@ def _space_to_depth(raw: RawModel, op: RawOp) -> Op:
 
 @entry("GATHER")
 def _gather(raw: RawModel, op: RawOp) -> Op:
+    if isinstance(op.options, IndexedBy):
+        return embedding.made(op)
     shape = raw.tensors[op.inputs[0]].shape
     if op.options is not None and op.options.BatchDims() != 0:
         raise refuse(raw, op, "batch_dims other than 0 is not supported")
     if raw.tensors[op.inputs[1]].data is None:
-        raise refuse(raw, op, f"indices {raw.tensors[op.inputs[1]].name!r} must be constant")
+        raise refuse(raw, op, f"indices {raw.tensors[op.inputs[1]].name!r} must be constant, or the "
+                     "model's input and the table a constant int8 one")  # fmt: skip
     axis = _axis(raw, op, op.options.Axis() if op.options else 0, len(shape))
     indices = tuple(int(v) for v in constant(raw, op, 1).ravel())
     dims = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))

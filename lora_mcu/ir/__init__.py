@@ -16,6 +16,7 @@ from lora_mcu.ir.elementwise import (
     Sub,
     Table,
 )
+from lora_mcu.ir.embedding import Embedding
 from lora_mcu.ir.graph import Graph, Tensor
 from lora_mcu.ir.log_softmax import LogSoftmax
 from lora_mcu.ir.ops import (
@@ -56,9 +57,9 @@ from lora_mcu.ir.transpose_conv import TransposeConv
 
 __all__ = [
     "Activation", "ActivationDense", "Add", "AssignState", "AveragePool", "Binary", "Broadcast", "Conv2D", "Dense",
-    "Depthwise", "Dequantize", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean", "Minimum", "Mul",
-    "Op", "Pad", "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference", "Sub", "Table",
-    "Tensor", "Window", "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition", "ReadState",
-    "ReduceMax", "ReduceMean", "ReduceSum", "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice", "Take", "Tile",
-    "Transpose", "TransposeConv", "Unpack",
+    "Depthwise", "Dequantize", "Embedding", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean",
+    "Minimum", "Mul", "Op", "Pad", "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference",
+    "Sub", "Table", "Tensor", "Window", "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition",
+    "ReadState", "ReduceMax", "ReduceMean", "ReduceSum", "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice",
+    "Take", "Tile", "Transpose", "TransposeConv", "Unpack",
 ]  # fmt: skip

@@ -97,12 +97,13 @@ def _check_info(info: ModelInfo) -> None:
         all(type(n) is int and 0 < n <= _MAX_COUNT for n in counts)
         and all(isinstance(text, str) for text in texts)
         and all(type(x) in (int, float) and 0 < x < math.inf for x in floats)
-        and all(edge.dtype in ("int8", "uint8", "float32") and type(edge.zero_point) is int for edge in edges)
+        and all(edge.dtype in ("int8", "uint8", "float32", "int32") and type(edge.zero_point) is int for edge in edges)
         and all(edge.nbytes <= _MAX_COUNT for edge in edges)
         and info.loss in ("cross_entropy", "mse")
         and type(info.store_capacity) is int
         and type(info.data_bytes) is int
         and 0 <= info.data_bytes <= _MAX_COUNT
+        and type(info.index_rows) is int
         and type(info.state_bytes) is int
         and 0 <= info.state_bytes <= _MAX_COUNT
         and type(info.rslora) is bool

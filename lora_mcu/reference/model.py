@@ -17,6 +17,7 @@ from lora_mcu.ir import (
     Dense,
     Depthwise,
     Dequantize,
+    Embedding,
     LogSoftmax,
     Lookup,
     Matmul,
@@ -117,6 +118,8 @@ class Reference(Learner):
                 return elementwise.requantize_forward(op, graph, x)
             case Matmul():
                 return attention.matmul_forward(op, graph, x, values[op.inputs[1]])
+            case Embedding():
+                return shape.embedding_forward(op, graph, x, values[op.inputs[1]])
             case Reshape() | ReadState() | AssignState():
                 return x
         raise NotImplementedError(op.KIND)

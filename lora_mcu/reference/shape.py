@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_mcu.ir import Concat, Graph, Partition, Slice, Take, Transpose
+from lora_mcu.ir import Concat, Embedding, Graph, Partition, Slice, Take, Transpose
 from lora_mcu.ir.shape import Copy
 from lora_mcu.reference.ordered import Array
 
@@ -51,6 +51,19 @@ def backward(op: Copy | Take, graph: Graph, reached: list[Floats | None], into: 
     assert reached[0] is not None
     source = _view(op)(np.arange(dx.size).reshape(dx.shape)).ravel()
     np.add.at(dx.reshape(-1), source, reached[0].ravel())  # one addition after the other, in the order of the output
+
+
+def embedding_forward(op: Embedding, graph: Graph, x: Array, table: Array) -> Array:
+    """Rows of the table; an index beyond its ends takes the row there."""
+    quantization = graph.tensors[op.inputs[0]]
+    found = []
+    for v in x.ravel().tolist():
+        if op.dequantized:
+            v = float(np.float32(quantization.s * np.float32(v - quantization.z)))
+        i = 0 if v != v else int(max(-(2.0**31), min(v, 2.0**31 - 1)))
+        i += len(table) if i < 0 and op.wraps else 0
+        found.append(table[max(0, min(i, len(table) - 1))])
+    return np.stack(found)
 
 
 def _around(op: Concat | Partition, graph: Graph, tensor: int, size: int = -1) -> tuple[int, int, int]:

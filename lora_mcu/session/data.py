@@ -18,10 +18,13 @@ def encode_samples(info: ModelInfo, x: ArrayLike) -> list[bytes]:
     """Return each of ``x [N, *sample]`` as the bytes of the model's input tensor.
 
     The dtype is the model's own; for an int8 or uint8 input float32 is quantized with the input's scale (round half
-    away from zero, clip). Raises DataError for another dtype or shape and for values that are not finite.
+    away from zero, clip); an int32 input takes integers of any dtype. Raises DataError for another dtype or shape, for
+    values that are not finite, and for indices outside the table of an embedding.
     """
     batch = _batch("x", np.asarray(x), info.input.shape)
     batch = _to_input(info.input, batch)
+    if info.index_rows and info.input.dtype != "int8":
+        _check_indices(batch, info.index_rows)
     return [sample.tobytes() for sample in batch]
 
 
@@ -112,13 +115,29 @@ def _finite(name: str, batch: Array) -> None:
         )
 
 
+def _check_indices(batch: Array, rows: int) -> None:
+    outside = ((batch < 0) | (batch >= rows)).reshape(len(batch), -1)
+    if outside.any():
+        index = int(np.argmax(outside.any(axis=1)))
+        value = batch[index].ravel()[int(np.argmax(outside[index]))]
+        raise DataError(
+            f"index {value} in sample {index} is not in 0..{rows - 1}: the model's embedding has {rows} rows; map "
+            "unknown tokens to one of them"
+        )
+
+
 def _to_input(tensor: TensorInfo, batch: Array) -> Array:
     if batch.dtype == np.dtype(tensor.dtype):
         if tensor.dtype == "float32":
             _finite("x", batch)
         return batch
-    if batch.dtype != np.float32:
-        takes = tensor.dtype if tensor.dtype == "float32" else f"{tensor.dtype} or float32"
+    if tensor.dtype == "int32" and batch.dtype.kind in "iu":
+        wide = batch.astype(np.int64)
+        if (np.abs(wide) < 2**31).all():
+            return wide.astype(np.int32)
+        raise DataError("x holds integers that int32 does not hold")
+    if batch.dtype != np.float32 or tensor.dtype == "int32":
+        takes = tensor.dtype if tensor.dtype in ("float32", "int32") else f"{tensor.dtype} or float32"
         raise DataError(
             f"x is {batch.dtype}, the model takes {takes}: convert it, e.g. x.astype(np.float32) if x is in real units"
         )

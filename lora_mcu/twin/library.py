@@ -42,9 +42,7 @@ def build_library(files: dict[str, bytes], folder: Path, extra: tuple[str, ...] 
     command = [compiler, *FLAGS, *extra]
     headers = hashlib.sha256(b"".join(content for name, content in sorted(files.items()) if name.endswith(".h")))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        objects = list(
-            pool.map(lambda source: _compile(command, folder, source, headers.digest()), sources)
-        )
+        objects = list(pool.map(lambda source: _compile(command, folder, source, headers.digest()), sources))
     library = folder / "twin.so"
     _call([compiler, *extra, "-shared", "-o", str(library), *map(str, objects), "-lm"])
     return library
