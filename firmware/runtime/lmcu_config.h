@@ -12,12 +12,13 @@
 #define LMCU_MAX_RANK 64
 #define LMCU_DEPTHWISE_BLOCK 8  /* channels at once of a depthwise backward pass in place */
 #define LMCU_MAX_PAYLOAD 1024   /* bytes of one frame's payload */
-#define LMCU_WINDOW 1           /* responses kept, requests in flight */
+#define LMCU_WINDOW 8           /* responses kept, requests in flight */
+#define LMCU_BAUD_WAIT_MS 2000  /* at another rate than the board's: so long without a whole frame, and it is given up */
 
 #define LMCU_WATCHDOG_MS 8000   /* the watchdog's period: longer than any erase area's erase and any layer */
 
 #define LMCU_CONTEXT_BYTES 256  /* lmcu_context: the training state */
-#define LMCU_LINK_BYTES 2184    /* lmcu_link: frame buffers, sequence state, response cache */
+#define LMCU_LINK_BYTES 2448    /* lmcu_link: frame buffers, sequence state, response cache */
 #define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */
 #define LMCU_RX_RING_BYTES 2048 /* lmcu_rx_ring: filled by the UART interrupt */
 #define LMCU_STACK_BYTES 4096   /* lmcu_stack: the reserve of the linker script */

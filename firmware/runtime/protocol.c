@@ -17,6 +17,7 @@ static const lmcu_entry_t entries[] = {
     {LMCU_MSG_INFO, 1, lmcu_on_info},
     {LMCU_MSG_STATISTICS, 1, lmcu_on_statistics},
     {LMCU_MSG_REBOOT, 1, lmcu_on_reboot},
+    {LMCU_MSG_BAUD, 1, lmcu_on_baud},
     {LMCU_MSG_CONFIGURE, 0, lmcu_on_configure},
     {LMCU_MSG_SAMPLE_DATA, 0, lmcu_on_sample_data},
     {LMCU_MSG_TARGET_DATA, 0, lmcu_on_target_data},
@@ -157,12 +158,27 @@ static lmcu_status_t run(uint32_t type, const uint8_t *in, uint32_t count, lmcu_
 static void run_next(uint32_t type, uint32_t sequence, const uint8_t *in, uint32_t count)
 {
     lmcu_reply_t reply = {LINK.tx + LMCU_FRAME_HEADER + 1, 0};
+    LINK.running = (uint8_t)type;
     const lmcu_status_t status = run(type, in, count, &reply);
+    LINK.running = 0;
     const uint32_t fields = status == LMCU_OK ? reply.count : 0;
     LINK.tx_count = finish(LINK.tx, type, sequence, status, fields);
     keep(type, sequence, LINK.tx + LMCU_FRAME_HEADER, fields + 1);
     LINK.expected = (uint16_t)(sequence + 1);
     lmcu_frame_send(LINK.tx, LINK.tx_count);
+}
+
+/* Not the answer, but the notice that it will take up to `ms`: the core stands still while flash is erased. Built apart from
+ * the request, which is still being run. */
+void lmcu_before_erase(uint32_t ms)
+{
+    uint8_t frame[LMCU_FRAME_HEADER + 1 + 4 + LMCU_FRAME_CRC];
+    lmcu_reply_t reply = {frame + LMCU_FRAME_HEADER + 1, 0};
+    lmcu_port_watchdog_feed();
+    if (LINK.running != 0) {
+        lmcu_put_u32(&reply, ms);
+        lmcu_frame_send(frame, finish(frame, LINK.running, LINK.expected, LMCU_BUSY, reply.count));
+    }
 }
 
 static const lmcu_kept_t *find_kept(uint32_t sequence)
@@ -198,6 +214,7 @@ static void on_frame(const uint8_t *frame, uint32_t count)
     const uint32_t in_count = count - LMCU_FRAME_HEADER;
     const int32_t distance = (int16_t)(uint16_t)(sequence - LINK.expected);
     LINK.frames++;
+    LINK.waiting = 0;
     if (type & LMCU_RESPONSE) {
         return; /* an echo of ourselves */
     }
@@ -228,11 +245,46 @@ void lmcu_link_receive(const uint8_t *bytes, uint32_t count)
     }
 }
 
+/* ---- the line's speed ---- */
+
+static void wait_from_now(void)
+{
+    LINK.waiting = 1;
+    LINK.waiting_since = lmcu_port_ticks();
+}
+
+/* The host has the time that noise or a host at the board's own rate has: a whole frame must come, or that rate it is. */
+static void change_baud(void)
+{
+    lmcu_port_baud_set(LINK.baud_wanted);
+    LINK.baud_wanted = 0;
+    LINK.other_baud = 1;
+    wait_from_now();
+}
+
+static void keep_baud_while_it_serves(bool bytes_came)
+{
+    if (LINK.waiting == 0) {
+        if (bytes_came) {
+            wait_from_now();
+        }
+    } else if (lmcu_port_ticks() - LINK.waiting_since > (uint64_t)lmcu_port_clock_hz() * LMCU_BAUD_WAIT_MS / 1000u) {
+        lmcu_port_baud_set(0);
+        LINK.other_baud = 0;
+    }
+}
+
 bool lmcu_link_poll(void)
 {
     uint8_t bytes[64];
     const uint32_t count = lmcu_port_read(bytes, sizeof bytes);
+    if (LINK.other_baud != 0) {
+        keep_baud_while_it_serves(count != 0);
+    }
     lmcu_link_receive(bytes, count);
+    if (LINK.baud_wanted != 0) {
+        change_baud();
+    }
     if (LINK.reboot) {
         lmcu_port_reset();
     }

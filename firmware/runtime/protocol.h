@@ -22,10 +22,12 @@ typedef struct {
 
 typedef struct {
     uint64_t work_ticks;     /* of the last infer, evaluate, train or stored sample */
+    uint64_t waiting_since;  /* at another rate: ticks at the first byte after the last whole frame */
     lmcu_decoder_t rx;       /* also where answers outside the sequence are built, so that tx stays as it is */
     uint8_t tx[LMCU_FRAME_BYTES]; /* the last response of the sequence, sealed */
     lmcu_kept_t kept[LMCU_WINDOW];
     uint32_t tx_count;       /* 0: none */
+    uint32_t baud_wanted;    /* to be set once the answer is out; 0: none */
     uint32_t nonce;
     uint32_t staged;         /* bytes of the sample in lmcu_model.input, from its start */
     uint32_t target_staged;  /* bytes of lmcu_model.target, likewise */
@@ -36,7 +38,10 @@ typedef struct {
     uint8_t output_ready;    /* lmcu_model.output holds the last inference */
     uint8_t reboot;          /* reset once the answer is out */
     uint8_t kept_next;       /* place in kept of the next response */
-    uint8_t pad_[6];
+    uint8_t running;         /* type of the request being run; 0: none */
+    uint8_t other_baud;      /* the line has another rate than the board's own */
+    uint8_t waiting;         /* for the end of a frame, since waiting_since */
+    uint8_t pad_[3];
 } lmcu_link_state_t;
 
 typedef union {
@@ -92,6 +97,7 @@ void lmcu_staging_clear(void);
 lmcu_status_t lmcu_on_hello(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_info(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_statistics(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_baud(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_reboot(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 /* protocol_train.c */
 lmcu_status_t lmcu_on_configure(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the device says about itself: HELLO, INFO, STATISTICS, REBOOT. */
+/* What the device says about itself: HELLO, INFO, STATISTICS; and REBOOT, BAUD. */
 #include "lmcu_strict.h"
 
 #include "lmcu_port.h"
@@ -28,6 +28,7 @@ lmcu_status_t lmcu_on_hello(const uint8_t *in, uint32_t count, lmcu_reply_t *rep
     lmcu_put_u32(reply, lmcu_model.info_bytes);
     lmcu_put_u32(reply, lmcu_port_clock_hz());
     lmcu_put_u8(reply, lmcu_port_clock_source());
+    lmcu_put_u32(reply, lmcu_port_rx_bytes());
     return LMCU_OK;
 }
 
@@ -95,5 +96,27 @@ lmcu_status_t lmcu_on_reboot(const uint8_t *in, uint32_t count, lmcu_reply_t *re
         return LMCU_BAD_LENGTH;
     }
     LINK.reboot = 1;
+    return LMCU_OK;
+}
+
+/* 9600 is the slowest at which a frame comes whole within LMCU_BAUD_WAIT_MS. 2 % is what a receiver of 8N1 bears. */
+lmcu_status_t lmcu_on_baud(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    if (count != 4) {
+        return LMCU_BAD_LENGTH;
+    }
+    const uint32_t baud = lmcu_get_u32(in);
+    if (baud < 9600 || baud > 20000000) {
+        return LMCU_BAD_ARGUMENT;
+    }
+    const uint32_t near = lmcu_port_baud_near(baud);
+    if (near == 0) {
+        return LMCU_UNSUPPORTED;
+    }
+    if ((near > baud ? near - baud : baud - near) > baud / 50) {
+        return LMCU_BAD_ARGUMENT;
+    }
+    LINK.baud_wanted = baud;
+    lmcu_put_u32(reply, near);
     return LMCU_OK;
 }

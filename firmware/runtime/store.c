@@ -318,6 +318,8 @@ static bool compact(const log_t *log, const record_t *change, const source_t *fa
     const uint32_t target = 1 - log->half;
     uint32_t to = FIRST_RECORD;
     char name[LMCU_SLOT_NAME];
+    const uint32_t units = log->flash.half_bytes / log->flash.unit_bytes;
+    lmcu_before_erase(lmcu_port_flash_erase_ms() + units / 10u); /* programming a unit takes 0.1 ms at most */
     if (!lmcu_port_flash_erase(target) || !copy_slots(log, change, &to)) {
         return false;
     }

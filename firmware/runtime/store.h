@@ -37,4 +37,8 @@ bool lmcu_slot_at(uint32_t index, lmcu_slot_t *slot);
 /* How many adapters of this model fit into an empty store; 0: the port has no flash for adapters. */
 uint32_t lmcu_slot_capacity(void);
 
+/* Called before flash is erased, which stalls the core for up to `ms`. The protocol's tells the host; a program without the
+ * protocol may define its own, and otherwise gets one that does nothing. */
+void lmcu_before_erase(uint32_t ms);
+
 #endif

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_mcu.errors import DeviceError
-from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message, Status, describe
+from lora_mcu.link.codes import CONFIG, PROTOCOL_VERSION, RESPONSE, Message, Status, describe
 from lora_mcu.link.frames import Decoder, Frame, encode
 from lora_mcu.link.transport import Transport
 
@@ -21,7 +21,9 @@ Request = tuple[Message, bytes]
 TIMEOUT = 1.0  # seconds until the first retry
 RETRIES = 6
 _MAX_BACKOFF = 8  # times the timeout
-_HELLO = struct.Struct("<IIBBBBBBH32s32sIIIIIB")
+BAUD_WAIT_SECONDS = CONFIG["BAUD_WAIT_MS"] / 1000
+_GREET_SECONDS = 1.0  # at a new speed, before it is given up
+_HELLO = struct.Struct("<IIBBBBBBH32s32sIIIIIBI")
 _FIRST_HELLO = 101  # bytes that every firmware of this protocol version sends
 
 
@@ -75,6 +77,7 @@ class Hello:
     info_bytes: int
     clock_hz: int
     clock_source: int  # 0 internal, 1 external crystal
+    rx_bytes: int  # that the device takes while it computes
 
     @classmethod
     def unpack(cls, fields: bytes) -> Hello:
@@ -106,6 +109,7 @@ class _Pending:
     message: Message
     line: bytes
     answer: bytes | None = None
+    asked_again: bool = False  # after a later answer arrived without this one
 
 
 class Client:
@@ -118,6 +122,9 @@ class Client:
         self._retries = retries
         self._decoder = Decoder()
         self._next = 1
+        self._refused: set[int] = set()  # sequences whose NAK is due from a gap that was repaired already
+        self._busy_until = 0.0  # the device announced that it stands still
+        self._other_baud = False
         self._settled = False  # False: requests may be under way whose fate is unknown; a new session sorts it out
         self._hello: Hello | None = None
         self.total_steps = 0  # executed since the device's boot, as far as its answers told
@@ -143,6 +150,7 @@ class Client:
             if fields is not None:
                 self._hello = Hello.unpack(fields)
                 self._next = 1
+                self._refused.clear()
                 self._settled = True
                 return self._hello
         raise NoAnswerError(
@@ -193,9 +201,18 @@ class Client:
         failure: StatusError | None = None
         flight: deque[_Pending] = deque()
         source = iter(requests)
+        held: _Pending | None = None  # the next one, for which there is no room yet
         while True:
-            while failure is None and len(flight) < self.hello.window and (request := next(source, None)) is not None:
-                flight.append(self._send(*request))
+            while failure is None and len(flight) < self.hello.window:
+                if held is None:
+                    request = next(source, None)
+                    held = None if request is None else self._prepare(*request)
+                if held is None or not self._has_room(flight, held):
+                    break
+                self._next = (self._next + 1) & 0xFFFF
+                self._transport.write(held.line)
+                flight.append(held)
+                held = None
             if not flight:
                 break
             self._await(flight)
@@ -212,18 +229,22 @@ class Client:
             raise failure
         return answers
 
-    def _send(self, message: Message, payload: bytes) -> _Pending:
+    def _prepare(self, message: Message, payload: bytes) -> _Pending:
         if len(payload) > self.hello.max_payload:
             raise DeviceError(f"{message.name} has {len(payload)} bytes; the device takes {self.hello.max_payload}")
-        pending = _Pending(self._next, message, encode(Frame(PROTOCOL_VERSION, message, self._next, payload)))
-        self._next = (self._next + 1) & 0xFFFF
-        self._transport.write(pending.line)
-        return pending
+        return _Pending(self._next, message, encode(Frame(PROTOCOL_VERSION, message, self._next, payload)))
+
+    def _has_room(self, flight: deque[_Pending], more: _Pending) -> bool:
+        """Whether the device can take the frame while it runs the oldest request, whose bytes it has taken already."""
+        behind = sum(len(p.line) for p in flight) - (len(flight[0].line) if flight else 0)
+        return not flight or behind + len(more.line) <= self.hello.rx_bytes
 
     def _await(self, flight: deque[_Pending]) -> None:
         """Return when the oldest request is answered; sends again what is not, as often as it takes."""
         for attempt in range(self._retries + 1):
             if attempt:
+                if attempt > 1:
+                    self._own_baud()
                 self._send_again(flight)
             wait = self._timeout * min(2**attempt, _MAX_BACKOFF)
             wait += self._transport.line_seconds(sum(len(p.line) for p in flight) + self.hello.max_payload)
@@ -232,48 +253,108 @@ class Client:
         oldest = flight[0]
         raise NoAnswerError(
             f"no answer from {self._name} to {oldest.message.name}, sent {self._retries + 1} times: was it unplugged or"
-            " stopped? reset the device, or give slow steps a longer timeout"
+            " stopped? reset the device, or give slow steps a longer timeout (--timeout)"
         )
 
-    def _send_again(self, flight: Iterable[_Pending]) -> None:
+    def _send_again(self, some: Iterable[_Pending]) -> None:
+        self._refused.clear()
         self._transport.write(b"\0")  # ends whatever arrived in part
-        for pending in flight:
+        for pending in some:
             if pending.answer is None:
                 self.resent += 1
                 self._transport.write(pending.line)
 
     def _collect(self, flight: deque[_Pending], deadline: float) -> bool:
         """Take answers until the oldest request has one (True) or the deadline passes (False)."""
-        went_back = False
         while flight[0].answer is None:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= max(deadline, self._busy_until):
                 return False
             for frame in self._frames():
-                expected = self._take(frame, flight)
-                if expected is not None and not went_back:
-                    went_back = True  # once: the other requests in flight are refused for the same gap
-                    self._go_back(flight, expected)
+                self._take(frame, flight)
         return True
 
-    def _take(self, frame: Frame, flight: Iterable[_Pending]) -> int | None:
-        """Give an answer to the request that awaits it; of a NAK return the sequence that the device expects."""
-        for pending in flight:
+    def _take(self, frame: Frame, flight: deque[_Pending]) -> None:
+        """Give an answer to the request that awaits it; repair the gap that a NAK or an early answer tells of."""
+        for place, pending in enumerate(flight):
             if (frame.sequence, frame.type) != (pending.sequence, pending.message | RESPONSE) or not frame.payload:
                 continue
-            if frame.payload[0] == Status.NO_SESSION:
+            status = frame.payload[0]
+            if status == Status.NO_SESSION:
                 self._reopen_after_reset()
-            if frame.payload[0] == Status.NAK and len(frame.payload) == 3:
-                return int.from_bytes(frame.payload[1:], "little")
-            pending.answer = frame.payload
-        return None
+            elif status == Status.NAK and len(frame.payload) == 3:
+                self._go_back(flight, place, int.from_bytes(frame.payload[1:], "little"))
+            elif status == Status.BUSY and len(frame.payload) == 5:
+                self._busy_until = time.monotonic() + int.from_bytes(frame.payload[1:], "little") / 1000 + self._timeout
+            else:
+                pending.answer = frame.payload
+                self._ask_again(list(flight)[:place])
+            return
 
-    def _go_back(self, flight: deque[_Pending], expected: int) -> None:
-        if all(pending.sequence != expected for pending in flight):
+    def _ask_again(self, overtaken: list[_Pending]) -> None:
+        """Answers come in order, so those to older requests are lost; the device keeps them."""
+        lost = [p for p in overtaken if p.answer is None and not p.asked_again]
+        if lost:
+            for pending in lost:
+                pending.asked_again = True
+            self._send_again(lost)
+
+    def _go_back(self, flight: deque[_Pending], place: int, expected: int) -> None:
+        """Send again from ``expected`` on, once a gap: what was in flight behind the refused one is refused too."""
+        refused = flight[place].sequence
+        ahead = (expected - flight[0].sequence + 0x8000 & 0xFFFF) - 0x8000
+        if refused in self._refused or -self.hello.window <= ahead < 0:
+            self._refused.discard(refused)  # of a gap that is repaired
+            return
+        if not 0 <= ahead < len(flight):
             raise DeviceError(
                 f"the device at {self._name} expects request {expected}, this host is at {flight[0].sequence}: another"
                 " program opened a session with it; close that first"
             )
         self._send_again(flight)
+        self._refused = {p.sequence for p in list(flight)[place + 1 :]}
+
+    # ---- the line's speed ----
+
+    def change_baud(self, baud: int) -> bool:
+        """Ask for another speed of the line; False: both sides are back at the device's own, the session goes on.
+
+        Raises StatusError where the device cannot have that speed.
+        """
+        self.request(Message.BAUD, struct.pack("<I", baud))
+        changed = time.monotonic()
+        self._transport.set_baud(baud)
+        self._other_baud = True
+        if self._greet(changed + _GREET_SECONDS):
+            return True
+        self._own_baud()
+        time.sleep(max(0.0, changed + BAUD_WAIT_SECONDS + _GREET_SECONDS / 2 - time.monotonic()))
+        if not self._greet(time.monotonic() + self._timeout * (self._retries + 1)):
+            raise NoAnswerError(f"no answer from {self._name} since it was asked for {baud} baud: reset the device")
+        return False
+
+    def leave_baud(self) -> None:
+        """Go back to the device's own speed, so that the next program finds it there."""
+        if self._other_baud and self._settled:
+            self.request(Message.BAUD, struct.pack("<I", self._transport.own_baud))
+            self._own_baud()
+
+    def _own_baud(self) -> None:
+        if self._other_baud:
+            self._transport.set_baud(self._transport.own_baud)
+            self._other_baud = False
+
+    def _greet(self, deadline: float) -> bool:
+        """Say the session's HELLO again, which changes nothing, until it is answered."""
+        nonce = self.hello.nonce
+        line = b"\0" + encode(Frame(PROTOCOL_VERSION, Message.HELLO, 0, struct.pack("<I", nonce)))
+        while time.monotonic() < deadline:
+            self._transport.write(line)
+            fields = self._await_hello(nonce, min(deadline, time.monotonic() + _GREET_SECONDS / 4))
+            if fields is not None:
+                if Hello.unpack(fields).boot_id != self.hello.boot_id:
+                    self._reopen_after_reset()
+                return True
+        return False
 
     def _reopen_after_reset(self) -> None:
         known = self.total_steps

@@ -25,7 +25,7 @@ def _table(name: str) -> dict[str, tuple[int, str]]:
 _STATUS = _table("STATUS")
 _MESSAGE = _table("MESSAGE")
 _RESET = _table("RESET")
-_CONFIG = {m[1]: int(m[2]) for m in _DEFINE.finditer((_HEADERS / "lmcu_config.h").read_text())}
+CONFIG = {m[1]: int(m[2]) for m in _DEFINE.finditer((_HEADERS / "lmcu_config.h").read_text())}
 
 
 class _FromHeader(EnumMeta):
@@ -55,8 +55,8 @@ class ResetCause(IntEnum, metaclass=_FromHeader):
 RESET_TEXT: dict[int, str] = dict(_RESET.values())
 STATUS_TEXT: dict[int, str] = dict(_STATUS.values())
 MESSAGE_TEXT: dict[int, str] = dict(_MESSAGE.values())
-PROTOCOL_VERSION = _CONFIG["PROTOCOL_VERSION"]
-FIRMWARE_VERSION = (_CONFIG["FIRMWARE_MAJOR"], _CONFIG["FIRMWARE_MINOR"], _CONFIG["FIRMWARE_PATCH"])
+PROTOCOL_VERSION = CONFIG["PROTOCOL_VERSION"]
+FIRMWARE_VERSION = (CONFIG["FIRMWARE_MAJOR"], CONFIG["FIRMWARE_MINOR"], CONFIG["FIRMWARE_PATCH"])
 RESPONSE = 0x80  # bit of a response's type
 
 

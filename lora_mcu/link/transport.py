@@ -27,6 +27,11 @@ class Transport(Protocol):
     def line_seconds(self, count: int) -> float:
         """Return how long ``count`` bytes take on the line."""
 
+    own_baud: int  # the speed at which it was opened, the device's own
+
+    def set_baud(self, baud: int) -> None:
+        """Change the speed, once everything is out; a line that has none ignores it."""
+
     def close(self) -> None: ...
 
 
@@ -35,7 +40,7 @@ class SerialTransport:
 
     def __init__(self, url: str, baud: int = BAUD) -> None:
         self._url = url
-        self._baud = baud
+        self.own_baud = self._baud = baud
         self._paced = "://" not in url
         try:
             self._port: Any = serial.serial_for_url(
@@ -64,6 +69,15 @@ class SerialTransport:
 
     def line_seconds(self, count: int) -> float:
         return count * 10 / self._baud if self._paced else 0.0
+
+    def set_baud(self, baud: int) -> None:
+        try:
+            if self._paced:
+                self._port.flush()
+                self._port.baudrate = baud
+        except (OSError, ValueError) as error:
+            raise self._gone(error) from None
+        self._baud = baud
 
     def close(self) -> None:
         self._port.close()

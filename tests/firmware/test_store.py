@@ -107,7 +107,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Store]:
     @cache
     def compiled(parameters: int) -> bytes:
         target = folder / f"{parameters}.so"
-        sources = [HERE / "flash_emulator.c", *(RUNTIME / f"{name}.c" for name in ("store", "crc32", "mem"))]
+        sources = [HERE / "flash_emulator.c", *(RUNTIME / f"{name}.c" for name in ("store", "crc32", "mem", "moments"))]
         flags = [
             "-std=gnu99",
             "-O2",

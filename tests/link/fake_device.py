@@ -23,7 +23,7 @@ from lora_mcu.link.frames import Decoder, Frame, encode
 HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
 CONTEXT_BYTES = int(re.search(r"LMCU_CONTEXT_BYTES (\d+)", (RUNTIME / "lmcu_config.h").read_text())[1])  # type: ignore[index]
-CORE = ("crc32", "dense", "frame", "guard", "lmcu_math", "lora", "loss", "matvec", "mem", "patch", "samples",
+CORE = ("crc32", "dense", "frame", "guard", "lmcu_math", "lora", "loss", "matvec", "mem", "moments", "patch", "samples",
         "selftest", "sgd", "train")  # fmt: skip
 FLAGS = ("-std=gnu99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 
@@ -37,6 +37,7 @@ class Model:
     loss: str = "cross_entropy"
     capacity: int = 40
     window: int = 1
+    rx_ring: int = 2048
 
     @property
     def info(self) -> ModelInfo:
@@ -69,7 +70,8 @@ def prepare(model: Model, folder: Path) -> list[str]:
     shutil.copytree(RUNTIME, runtime)
     config = runtime / "lmcu_config.h"
     text = re.sub(r"(#define LMCU_WINDOW) \d+", rf"\1 {model.window}", config.read_text())
-    if model.window > 1:
+    text = re.sub(r"(#define LMCU_RX_RING_BYTES) \d+", rf"\1 {model.rx_ring}", text)
+    if model.window > 8:
         text = re.sub(r"(#define LMCU_LINK_BYTES) \d+", r"\1 4096", text)
     config.write_text(text)
     (folder / "fake_info.h").write_text(f"#define FAKE_INFO {json.dumps(model.info.to_json())}\n")
@@ -123,6 +125,11 @@ class FakeDevice:
 
     def line_seconds(self, count: int) -> float:
         return 0.0
+
+    own_baud = 115200
+
+    def set_baud(self, baud: int) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -204,6 +211,11 @@ class FaultyLine:
 
     def line_seconds(self, count: int) -> float:
         return 0.0
+
+    own_baud = 115200
+
+    def set_baud(self, baud: int) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -76,6 +76,9 @@ static uint32_t sensible(uint32_t type, uint8_t *p)
         return label + (below(3) ? lmcu_model.input_bytes : 0);
     case LMCU_MSG_INFER:
         return below(3) ? lmcu_model.input_bytes : 0;
+    case LMCU_MSG_BAUD:
+        put_u32(p, below(2) ? 115200 : below(4000000));
+        return 4;
     case LMCU_MSG_INFO:
         put_u32(p, below(700));
         return 4;

@@ -13,7 +13,7 @@ from link.fake_device import HERE, SMALL, Model, prepare
 from lora_mcu.link.codes import Message
 
 FRAMES = int(os.environ.get("FUZZ_FRAMES", "30000"))
-LATER = {"BAUD", "AUTH", "MERGE", "UNMERGE", "STATE_RESET", "ADVANCE"}
+LATER = {"AUTH", "MERGE", "UNMERGE", "STATE_RESET", "ADVANCE"}
 TARGETS = Model(inputs=9, outputs=5, loss="mse", capacity=6, window=4)
 
 

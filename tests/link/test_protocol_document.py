@@ -57,12 +57,12 @@ def fields(title: str, width: int) -> int:
 
 def test_offsets_are_those_of_host_and_device() -> None:
     assert fields("`settings`, 32 bytes", 32) == commands._SETTINGS.size
-    assert fields("HELLO's response:", 101) == client._HELLO.size
+    assert fields("HELLO's response:", 105) == client._HELLO.size
     assert fields("STATISTICS' response:", 145) == commands._STATISTICS.size
     device = FakeDevice(SMALL)
-    assert len(device.hello().payload) == 1 + 101
+    assert len(device.hello().payload) == 1 + 105
     assert len(device.run(Message.STATISTICS).payload) == 1 + 145
-    assert "101 bytes, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
+    assert "105 bytes, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
 
 
 STREAM = (Message.STATE_RESET, Message.ADVANCE)  # of models with state, which this one is not
