@@ -17,6 +17,7 @@ _EXPORTS = {
     "Device": "session.device",
     "DeviceError": "errors",
     "Error": "errors",
+    "GuardError": "errors",
     "EvalStats": "session.stats",
     "ModelError": "errors",
     "Program": "program",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         DataError,
         DeviceError,
         Error,
+        GuardError,
         ModelError,
         ProjectError,
         ToolError,
@@ -58,8 +60,8 @@ if TYPE_CHECKING:
     from lora_mcu.twin import Twin
 
 __all__ = [
-    "Adapter", "AdapterError", "BoardError", "DataError", "Device", "DeviceError", "Error", "EvalStats", "ModelError",
-    "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "combine",
+    "Adapter", "AdapterError", "BoardError", "DataError", "Device", "DeviceError", "Error", "EvalStats", "GuardError",
+    "ModelError", "Program", "Project", "ProjectError", "ToolError", "TrainStats", "Twin", "build", "combine",
     "compile", "emulate", "flash", "load_project", "merge",
 ]  # fmt: skip
 

@@ -58,6 +58,30 @@ def load_npz(path: str | Path, need_labels: bool = True) -> Dataset:
     return Dataset(x, y, _names(file, arrays.get("label_names")))
 
 
+def mix(data: Dataset, known: Dataset, count: int, seed: int) -> Dataset:
+    """``data`` and ``count`` samples of ``known`` behind it (replay), as evenly over its classes as it has them.
+
+    Which ones follows from ``seed``. Raises DataError where they cannot stand in one data set, or are too few.
+    """
+    if count > len(known):
+        raise DataError(f"{count} samples are to be replayed, the file holds {len(known)}: give fewer or another file")
+    if data.x.shape[1:] != known.x.shape[1:] or data.x.dtype != known.x.dtype:
+        raise DataError(
+            f"samples to replay are {known.x.dtype} {list(known.x.shape[1:])}, the data {data.x.dtype} "
+            f"{list(data.x.shape[1:])}: both must be alike"
+        )
+    order = np.random.default_rng(seed).permutation(len(known))
+    if known.labels.ndim == 1:  # the first of every class, then the second of every class, ...
+        labels = known.labels[order]
+        turn = np.zeros(len(order), np.int64)
+        for label in np.unique(labels):
+            turn[labels == label] = np.arange((labels == label).sum())
+        order = order[np.argsort(turn, kind="stable")]
+    chosen = np.sort(order[:count])
+    return Dataset(np.concatenate([data.x, known.x[chosen]]), np.concatenate([data.labels, known.labels[chosen]]),
+                   data.label_names)  # fmt: skip
+
+
 def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(file) as archive:

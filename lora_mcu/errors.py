@@ -34,3 +34,7 @@ class ToolError(Error):
 
 class ProjectError(Error):
     """A compiled project is missing, incomplete, not built, or would be overwritten."""
+
+
+class GuardError(Error):
+    """A trained adapter is worse on held-out samples than the base or the adapter before, and was not kept."""

@@ -132,24 +132,51 @@ def evaluate(
     emulate: options.Emulate = False,
     twin: options.Twin = False,
     emulator: options.Emulator = "auto",
-    adapter: options.AdapterFolder = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="Load this adapter folder first; with --retain one for each task, in order of training."),
+    ] = None,
+    retain: Annotated[
+        list[Path] | None,
+        typer.Option(help="What was learned before, the base's data first: report forgetting.", show_default=False),
+    ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Loss and accuracy of the model with the adapter in use; trains nothing."""
+    """Loss and accuracy of the model with the adapter in use; trains nothing.
+
+    With --retain also average forgetting (arXiv 1801.10112) and backward transfer (arXiv 1706.08840).
+    """
     import lora_mcu
+    from lora_mcu import forgetting
     from lora_mcu.datasets import load_npz
 
     one_place(port, emulate, twin)
-    samples = load_npz(data)
-    check_fits(lora_mcu.load_project(project).info, samples)
+    if not retain and len(adapter or ()) > 1:
+        raise typer.BadParameter("several adapters go with --retain; name one", param_hint="--adapter")
+    samples, known = load_npz(data), [load_npz(file) for file in retain or ()]
+    check_fits(lora_mcu.load_project(project).info, samples, *known)
+    table = None
     with open_learner(project, port, emulate, emulator, twin) as learner:
-        _load_adapter(learner, adapter)
+        loaded = [lora_mcu.Adapter.load(folder) for folder in adapter or ()]
+        if loaded:
+            learner.load(loaded[-1])
         with progress("evaluate", len(samples)) as advance:
             stats = learner.evaluate(samples.x, samples.labels, progress=advance)
+        if known:
+            tasks, stages = [*known, samples], loaded or [learner.adapter()]
+            with progress("retained", sum(map(len, tasks)) * len(tasks)) as advance:
+                table = forgetting.table(learner, tasks, stages, advance)
+    found = forgetting.forgetting(table) if table else None
     if json_:
-        emit({"samples": len(samples), "loss": stats.loss, "accuracy": stats.accuracy})
-    else:
-        say(f"{len(samples)} samples: loss {stats.loss:.4f}, accuracy {percent(stats.accuracy)}")
+        result = {"samples": len(samples), "loss": stats.loss, "accuracy": stats.accuracy}
+        emit({**result, "retained": found, "table": table} if found else result)
+        return
+    say(f"{len(samples)} samples: loss {stats.loss:.4f}, accuracy {percent(stats.accuracy)}")
+    if table and found:
+        for i, file in enumerate(retain or ()):
+            say(f"{file}: accuracy {percent(table[i][i])} when it was learned, {percent(table[-1][i])} now")
+        lost, moved = 100 * found.forgetting, 100 * found.backward_transfer
+        say(f"average forgetting {lost:.1f} points, backward transfer {moved:+.1f} points")
 
 
 def infer(

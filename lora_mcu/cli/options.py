@@ -32,6 +32,18 @@ ClipNorm = Annotated[float, typer.Option(help="Largest norm of a step's gradient
 Rounding = Annotated[str, typer.Option(help="Of the factors to fp16: stochastic or nearest.")]
 Seed = Annotated[int, typer.Option(help="Of the order of samples and of stochastic rounding.")]
 Eval = Annotated[Path | None, typer.Option("--eval", help="Held-out .npz, tried before and after.", show_default=False)]
+KeepWorse = Annotated[
+    bool, typer.Option("--keep-worse", help="Keep the adapter also if --eval says that it is worse than before.")
+]
+StorePolicy = Annotated[str, typer.Option(help="What a full store does: stop, ring or reservoir.")]
+Balance = Annotated[bool, typer.Option("--balance", help="Of a full store the class with the most samples gives way.")]
+Replay = Annotated[
+    Path | None,
+    typer.Option(help="Mix samples of this .npz in, as many as fit beside the data.", show_default=False),
+]
+ReplaySamples = Annotated[
+    int | None, typer.Option(min=1, help="How many of --replay.", show_default="as many as the data, if they fit")
+]
 Save = Annotated[
     Path | None, typer.Option("-o", "--output", help="Write the adapter and training.json here.", show_default=False)
 ]

@@ -18,23 +18,25 @@ import typer
 from lora_mcu.cli import options
 from lora_mcu.cli.console import Interrupted, emit, percent, progress, refuse_existing, say, write_whole
 from lora_mcu.cli.device import check_fits, one_place, open_learner
-from lora_mcu.errors import DataError
+from lora_mcu.errors import DataError, GuardError
 
 if TYPE_CHECKING:
     from lora_mcu import Adapter
     from lora_mcu.datasets import Dataset
     from lora_mcu.info import ModelInfo
-    from lora_mcu.session import EvalStats, Learner, Settings, TrainStats
+    from lora_mcu.session import EvalStats, Learner, Settings, StorePolicy, TrainStats
+    from lora_mcu.session.guard import Guard
 
 AfterEpoch = Callable[[int, "TrainStats"], None]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What one training did: where the samples were kept, the stats of every epoch."""
+    """What one training did: where the samples were kept, the stats of every epoch, how many the store kept."""
 
     mode: str  # stored | streamed
     epochs: tuple[TrainStats, ...]
+    stored: int = 0
 
     @property
     def steps(self) -> int:
@@ -52,12 +54,13 @@ class Fit:
 
 
 def fit(
-    learner: Learner, data: Dataset, settings: Settings, epochs: int, after_epoch: AfterEpoch, base: bool = True
-) -> Fit:
+    learner: Learner, data: Dataset, settings: Settings, epochs: int, after_epoch: AfterEpoch, base: bool = True,
+    policy: StorePolicy | None = None,
+) -> Fit:  # fmt: skip
     """Train from the base (or, without ``base``, from the adapter in use) for ``epochs``.
 
-    Samples that fit the store are sent once and the device shuffles them; otherwise every epoch is streamed in the
-    order that the device's own shuffle would have given.
+    Samples that fit the store are sent once and the device shuffles them, and so are others under a ``policy`` that
+    chooses among them; otherwise every epoch is streamed in the order that the device's own shuffle would have given.
     """
     from lora_mcu.session.shuffle import epoch_order
 
@@ -70,8 +73,11 @@ def fit(
         done.append(stats)
         after_epoch(epoch, stats)
 
-    if len(data) <= learner.info.store_capacity:
+    capacity = learner.info.store_capacity
+    chooses = policy is not None and policy.policy != "stop" and capacity > 0
+    if len(data) <= capacity or chooses:
         learner.clear_store()
+        learner.configure_store(**dataclasses.asdict(policy) if policy is not None else {})
         with progress("send samples", len(data)) as advance:
             learner.store(data.x, data.labels, progress=advance)
         with progress("train", epochs) as advance:
@@ -81,7 +87,7 @@ def fit(
                 finished(epoch, stats)
 
             learner.run_epochs(epochs, progress=stored_epoch)
-        return Fit("stored", tuple(done))
+        return Fit("stored", tuple(done), min(len(data), capacity))
     with progress("train", epochs * len(data)) as advance:
         for epoch in range(epochs):
             order = epoch_order(len(data), settings.seed, epoch)
@@ -94,15 +100,32 @@ def fit(
     return Fit("streamed", tuple(done))
 
 
-def _evaluate(learner: Learner, data: Dataset | None) -> EvalStats | None:
+def _guard(learner: Learner, data: Dataset | None, keep_worse: bool) -> Guard | None:
     if data is None:
         return None
     with progress("evaluate", len(data)) as advance:
-        return learner.evaluate(data.x, data.labels, progress=advance)
+        return learner.guard(data.x, data.labels, keep_worse=keep_worse, progress=advance)
 
 
-def _refuse_divergence(result: Fit, way_out: str) -> None:
+def _with_replay(
+    data: Dataset, replay: Dataset | None, count: int | None, info: ModelInfo, settings: Settings
+) -> Dataset:
+    """The data and, by the seed, samples of what was learned before, as many as fit the store beside the data."""
+    from lora_mcu.datasets import mix
+
+    if replay is None:
+        if count is not None:
+            raise DataError("--replay-samples says how many samples of --replay are mixed in: name the file too")
+        return data
+    room = info.store_capacity - len(data)
+    return mix(data, replay, count or min(len(data), room if room > 0 else len(data)), settings.seed)
+
+
+def _refuse_divergence(result: Fit, way_out: str, guard: Guard | None = None) -> None:
     if result.diverged:
+        if guard is not None:
+            guard.restore()
+            way_out = "the adapter before is in use again"
         raise DataError(
             f"training diverged: loss {result.epochs[0].loss:.3g} in the first epoch, {result.epochs[-1].loss:.3g} in "
             f"the last, {result.skipped} steps skipped: lower --lr or set --clip-norm 1; {way_out}"
@@ -138,7 +161,9 @@ def _line(name: str, stats: EvalStats | None) -> None:
 def _show_fit(result: Fit, info: ModelInfo, samples: int) -> None:
     last = result.epochs[-1]
     if result.mode == "stored":
-        say(f"{samples} samples kept in the store of {info.board} ({info.store_capacity} fit), epochs run there")
+        offered = "" if result.stored == samples else f" of {samples}"
+        say(f"{result.stored}{offered} samples kept in the store of {info.board} ({info.store_capacity} fit), "
+            "epochs run there")  # fmt: skip
     else:
         say(f"{samples} samples streamed every epoch: the store of {info.board} holds {info.store_capacity}")
     say(
@@ -164,43 +189,58 @@ def train(
     seed: options.Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the adapter in use, not from the base.")] = False,
     held_out: options.Eval = None,
+    keep_worse: options.KeepWorse = False,
+    replay: options.Replay = None,
+    replay_samples: options.ReplaySamples = None,
+    store_policy: options.StorePolicy = "stop",
+    balance: options.Balance = False,
     output: options.Save = None,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
-    """Train the adapter on a device. Nothing is written on this computer unless -o is given."""
+    """Train the adapter on a device. Nothing is written on this computer unless -o is given.
+
+    With --eval an adapter that is worse than the base or the one before is not kept.
+    """
     import lora_mcu
     from lora_mcu.datasets import load_npz
-    from lora_mcu.session import Settings
+    from lora_mcu.session import Settings, StorePolicy
 
     one_place(port, emulate)
     if output is not None:
         refuse_existing(output, force)
     settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
-    samples, judged = load_npz(data), load_npz(held_out) if held_out else None
+    policy = StorePolicy(store_policy, balance)
+    samples, judged, known = (load_npz(file) if file else None for file in (data, held_out, replay))
+    assert samples is not None
     info = lora_mcu.load_project(project).info
-    check_fits(info, samples, judged)
+    check_fits(info, samples, judged, known)
+    samples = _with_replay(samples, known, replay_samples, info, settings)
     kept = "the emulated device and its adapter are gone" if emulate else (
         "the device keeps the adapter of its last executed step; `lora-mcu adapter reset` restores the base"
     )  # fmt: skip
     try:
         with open_learner(project, port, emulate, emulator) as learner:
-            before = _evaluate(learner, judged)
-            result = fit(learner, samples, settings, epochs, lambda epoch, stats: None, base=not resume)
-            _refuse_divergence(result, kept)
-            after = _evaluate(learner, judged)
-            if output is not None:
+            guard = _guard(learner, judged, keep_worse)
+            result = fit(learner, samples, settings, epochs, lambda epoch, stats: None, not resume, policy)
+            _refuse_divergence(result, kept, guard)
+            reason = guard.judge() if guard else ""
+            if output is not None and (not reason or keep_worse):
                 _save(output, learner.adapter(), _record(learner, settings, result, samples), force)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped: {kept}") from None
     if json_:
-        emit({"before": before, "after": after, "mode": result.mode, "steps": result.steps, "skipped": result.skipped,
+        emit({"base": guard and guard.base, "before": guard and guard.before, "after": guard and guard.after,
+              "kept": not reason or keep_worse, "mode": result.mode, "steps": result.steps, "skipped": result.skipped,
               "epochs": result.epochs})  # fmt: skip
-        return
-    _line("before", before)
-    _show_fit(result, info, len(samples))
-    _line("after", after)
-    if output is not None:
+    else:
+        _line("before", guard.before if guard else None)
+        _line("base", guard.base if guard and guard.base != guard.before else None)
+        _show_fit(result, info, len(samples))
+        _line("after", guard.after if guard else None)
+    if guard:
+        guard.refuse(reason)
+    if output is not None and not json_:
         say(f"wrote {output}")
 
 
@@ -218,6 +258,11 @@ def simulate(
     seed: options.Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to try, from --seed up.")] = 1,
     held_out: options.Eval = None,
+    keep_worse: options.KeepWorse = False,
+    replay: options.Replay = None,
+    replay_samples: options.ReplaySamples = None,
+    store_policy: options.StorePolicy = "stop",
+    balance: options.Balance = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write every epoch of every seed here.", show_default=False)
     ] = None,
@@ -225,22 +270,28 @@ def simulate(
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
-    """Train on the twin: the project's C on this computer, the adapter bytes that the board would make."""
+    """Train on the twin: the project's C on this computer, the adapter bytes that the board would make.
+
+    With --eval the exit code is 1 where `train` would not keep the adapter, and -o then writes nothing.
+    """
     import lora_mcu
     from lora_mcu.datasets import load_npz
-    from lora_mcu.session import Settings
+    from lora_mcu.session import Settings, StorePolicy
 
     for path in (csv_file, output):
         if path is not None:
             refuse_existing(path, force)
     settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
-    samples, judged = load_npz(data), load_npz(held_out) if held_out else None
+    policy = StorePolicy(store_policy, balance)
+    given, judged, known = (load_npz(file) if file else None for file in (data, held_out, replay))
+    assert given is not None
     compiled = lora_mcu.load_project(project)
-    check_fits(compiled.info, samples, judged)
+    check_fits(compiled.info, given, judged, known)
     twin = compiled.twin()
-    before = _evaluate(twin, judged)
+    before = None
     rows: list[list[Any]] = []
     runs: list[tuple[int, Fit, EvalStats | None]] = []
+    refused: dict[int, str] = {}
     for one in range(seed, seed + seeds):
 
         def after_epoch(epoch: int, stats: TrainStats, one: int = one) -> None:
@@ -249,30 +300,47 @@ def simulate(
                         + ([held.loss, held.accuracy] if held else []))  # fmt: skip
 
         chosen = dataclasses.replace(settings, seed=one)
-        result = fit(twin, samples, chosen, epochs, after_epoch)
+        samples = _with_replay(given, known, replay_samples, compiled.info, chosen)
+        twin.reset()
+        guard = _guard(twin, judged, keep_worse=True)
+        result = fit(twin, samples, chosen, epochs, after_epoch, policy=policy)
         _refuse_divergence(result, f"seed {one}")
-        runs.append((one, result, _evaluate(twin, judged)))
-        if output is not None and one == seed:
+        if guard and (reason := guard.judge()) and not keep_worse:
+            refused[one] = reason
+        before = guard.before if guard else None
+        runs.append((one, result, guard.after if guard else None))
+        if output is not None and one == seed and one not in refused:
             _save(output, twin.adapter(), _record(twin, chosen, result, samples), force)
     if csv_file is not None:
         write_whole(csv_file, _csv(rows, judged is not None), force)
     if json_:
         emit({"before": before, "seeds": [{"seed": s, "mode": r.mode, "steps": r.steps, "skipped": r.skipped,
-                                          "epochs": r.epochs, "after": a} for s, r, a in runs]})  # fmt: skip
-        return
+                                          "epochs": r.epochs, "after": a, "kept": s not in refused}
+                                         for s, r, a in runs]})  # fmt: skip
+    else:
+        _show_runs(runs, before, twin.info, len(samples))
+    if refused:
+        raise GuardError("; ".join(f"seed {s}: {reason}" for s, reason in refused.items())
+                         + ": `train` would not keep that adapter (--keep-worse does)")  # fmt: skip
+    for path in (csv_file, output):
+        if path is not None and not json_:
+            say(f"wrote {path}")
+
+
+def _show_runs(
+    runs: list[tuple[int, Fit, EvalStats | None]], before: EvalStats | None, info: ModelInfo, samples: int
+) -> None:
     _line("before", before)
     for one, result, after in runs:
-        if seeds > 1:
+        if len(runs) > 1:
             say(f"seed {one}")
-        _show_fit(result, twin.info, len(samples))
+        _show_fit(result, info, samples)
         _line("after", after)
     accuracies = [after.accuracy for _, _, after in runs if after]
     if len(accuracies) > 1:
         mean = sum(accuracies) / len(accuracies)
-        say(f"{seeds} seeds: accuracy {percent(mean)} (from {percent(min(accuracies))} to {percent(max(accuracies))})")
-    for path in (csv_file, output):
-        if path is not None:
-            say(f"wrote {path}")
+        span = f"from {percent(min(accuracies))} to {percent(max(accuracies))}"
+        say(f"{len(runs)} seeds: accuracy {percent(mean)} ({span})")
 
 
 def _csv(rows: list[list[Any]], judged: bool) -> bytes:

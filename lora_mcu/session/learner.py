@@ -14,6 +14,7 @@ from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, ModelError
 from lora_mcu.info import ModelInfo
 from lora_mcu.session.data import decode_output, encode_labelled, encode_labels, encode_samples, is_sequences
+from lora_mcu.session.guard import Guard
 from lora_mcu.session.settings import Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import EvalStats, RawStats, TrainStats
 
@@ -158,6 +159,17 @@ class Learner(ABC):
             if progress is not None:
                 progress(epoch, self._train_stats(raw, raw.steps, raw.skipped))
         return self._train_stats(raw, steps, skipped)
+
+    def guard(
+        self, x: ArrayLike, labels: ArrayLike, *, keep_worse: bool = False, progress: SampleProgress | None = None
+    ) -> Guard:
+        """Guard training by held-out samples: see :class:`Guard`. Evaluates the adapter in use, and the base, at once.
+
+            with learner.guard(held_out.x, held_out.y) as guard:
+                learner.run_epochs(20)
+        """
+        self._trainable()
+        return Guard(self, x, labels, keep_worse, progress)
 
     def adapter(self) -> Adapter:
         """Return a copy of the factors in use."""
