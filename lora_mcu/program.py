@@ -99,7 +99,9 @@ class Program:
         from lora_mcu.codegen.library import render_library_files
         from lora_mcu.codegen.platformio import render_project_files
 
-        files = render_library_files(self) if self.board.is_library else render_project_files(self.board)
+        # the image may have all of the board's SRAM: what a limited plan leaves is for code of one's own
+        whole = boards.load(self.board.identity)
+        files = render_library_files(self) if self.board.is_library else render_project_files(whole)
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
