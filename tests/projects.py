@@ -54,3 +54,13 @@ def compile_and_build(folder: Path, model: Path, board: str, **options: Any) -> 
     program = lora_mcu.compile(model, board=board, **options)
     program.write(folder)
     return Compiled(folder, program, lora_mcu.build(folder))
+
+
+def assert_report_is_image(compiled: Compiled) -> None:
+    report = compiled.program.report().to_dict()
+    symbols = compiled.result.symbols
+    for name, size in {**report["sram"], **report["constants"]}.items():
+        assert symbols[name].size == size, name
+    in_ram = {name for name, symbol in symbols.items() if symbol.writable and name.startswith("lmcu_")}
+    assert in_ram == set(report["sram"])
+    assert compiled.result.ram_bytes == report["sram_bytes"]

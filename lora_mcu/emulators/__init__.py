@@ -12,6 +12,7 @@ from lora_mcu.emulators.base import Emulator
 from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.emulators.native import Native
 from lora_mcu.emulators.qemu import Qemu
+from lora_mcu.emulators.stm32 import Stm32
 from lora_mcu.errors import ToolError
 
 __all__ = ["Emulator", "create", "emulate"]
@@ -37,7 +38,8 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False,
     if name == "qemu":
         return Qemu(board, icount=icount, flash=flash)
     if name == "unicorn":
-        return Esp32C3(board, icount=icount, flash=flash)
+        machine = Esp32C3 if board.family == "esp32c3" else Stm32
+        return machine(board, icount=icount, flash=flash)
     if icount:
         raise ToolError(f"emulator {name!r} counts no instructions: use a board that runs in QEMU")
     return Native(board, flash)

@@ -165,8 +165,8 @@ class Learner(ABC):
     ) -> Guard:
         """Guard training by held-out samples: see :class:`Guard`. Evaluates the adapter in use, and the base, at once.
 
-            with learner.guard(held_out.x, held_out.y) as guard:
-                learner.run_epochs(20)
+        with learner.guard(held_out.x, held_out.y) as guard:
+            learner.run_epochs(20)
         """
         self._trainable()
         return Guard(self, x, labels, keep_worse, progress)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import HAR, Compiled, compile_and_build, write_port_project
+from projects import HAR, Compiled, assert_report_is_image, compile_and_build, write_port_project
 
 import lora_mcu
 from lora_mcu import building
@@ -21,16 +21,6 @@ from lora_mcu.errors import ProjectError, ToolError
 
 SRAM = range(0x20000000, 0x20020000)
 FLASH = range(0x08000000, 0x080C0000)
-
-
-def assert_report_is_image(compiled: Compiled) -> None:
-    report = compiled.program.report().to_dict()
-    symbols = compiled.result.symbols
-    for name, size in {**report["sram"], **report["constants"]}.items():
-        assert symbols[name].size == size, name
-    in_ram = {name for name, symbol in symbols.items() if symbol.writable and name.startswith("lmcu_")}
-    assert in_ram == set(report["sram"])
-    assert compiled.result.ram_bytes == report["sram_bytes"]
 
 
 def test_report_equals_image_to_the_byte(har: Compiled) -> None:
@@ -51,20 +41,6 @@ def test_report_equals_image_of_real_models(model: str, models_dir: Path, tmp_pa
     compiled = compile_and_build(tmp_path / "project", models_dir / model, "netduinoplus2")
     assert_report_is_image(compiled)
     assert_inside_the_part(compiled)
-
-
-@pytest.mark.parametrize(
-    "board", ["feather_stm32f405", "nucleo_f446re", "disco_f746ng", "nucleo_h743zi", "nucleo_l4r5zi"]
-)
-def test_report_equals_image_of_boards_that_nothing_runs(board: str, tmp_path: Path) -> None:
-    compiled = compile_and_build(tmp_path / "project", HAR, board, adapt="all")
-    assert_report_is_image(compiled)
-    part = compiled.program.board
-    sram = range(part.region("sram").origin, part.region("sram").origin + part.region("sram").size)
-    code = range(part.region("flash").origin, part.region("flash").origin + part.flash_bytes)
-    pointer, entry = struct.unpack("<II", compiled.result.elf.with_suffix(".bin").read_bytes()[:8])
-    assert (pointer, entry - 1 in code) == (sram.start + 4096, True)
-    assert all(s.address in sram or s.address & ~1 in code for s in compiled.result.symbols.values())
 
 
 def assert_inside_the_part(compiled: Compiled) -> None:
