@@ -3,6 +3,7 @@
 # make test   the whole test suite; .ci/run calls this
 # make lint   ruff and mypy
 # make wheel  sdist and wheel into dist/
+# make fuzz-link  ten million hostile frames, then libFuzzer; make soak  100,000 samples over a bad line (docs/protocol.md)
 # A Debian 12 with Python 3.11, gcc, make and git is enough: what is missing is installed (apt as root, ./.venv with pip).
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint wheel tools clean
+.PHONY: demo test lint wheel fuzz-link soak tools clean
 .SUFFIXES:
 
 demo: $(VENV)/.demo
@@ -22,6 +23,12 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+fuzz-link: $(VENV)/.test
+	@$(BIN)/python tests/link/fuzz_run.py
+
+soak: $(VENV)/.test
+	@$(BIN)/python tests/link/soak.py
 
 wheel: $(VENV)/.test
 	@rm -rf dist

@@ -23,7 +23,7 @@ from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Embedding, Graph
-from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, tail
+from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, ring, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
@@ -66,6 +66,7 @@ class Program:
     info: ModelInfo
     memory: list[MemorySymbol]
     seed: int
+    ring_bytes: int
     note: str = ""
 
     @cached_property
@@ -102,6 +103,8 @@ class Program:
         # the image may have all of the board's SRAM: what a limited plan leaves is for code of one's own
         whole = boards.load(self.board.identity)
         files = render_library_files(self) if self.board.is_library else render_project_files(whole)
+        header = next(name for name in files if name.endswith("/lmcu_config.h"))
+        files[header] = _with_ring(files[header], self.ring_bytes)
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
@@ -248,9 +251,13 @@ def _program(
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     fixed = _fixed_memory(plan, adaptation, info)
     stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
-    capacity = _store_capacity(board, info, sum(s.nbytes for s in fixed)) if stores else 0
+    used = sum(s.nbytes for s in fixed)
+    line = _ring_bytes(board, info, used) if adaptation.layers else runtime_config()["RX_RING_BYTES"]
+    capacity = _store_capacity(board, info, used, line) if stores else 0
     info = replace(info, store_capacity=capacity)
-    return Program(graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed)
+    return Program(
+        graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line
+    )
 
 
 def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
@@ -289,9 +296,22 @@ def _class_seen(info: ModelInfo) -> int:
     return memory.align(4 * info.logit_count) if info.loss == "cross_entropy" else 0
 
 
-def _store_capacity(board: Board, info: ModelInfo, used: int) -> int:
+def _ring_bytes(board: Board, info: ModelInfo, used: int) -> int:
+    """The receive ring's size; its smallest where a larger one would take SRAM that the model needs."""
+    config = runtime_config()
+    smallest = config["RX_RING_BYTES"]
+    wanted = ring.ring_bytes(info, config["MAX_PAYLOAD"], smallest, board.sram_bytes)
+    return wanted if used + sum(runtime_memory(board, wanted).values()) <= board.sram_bytes else smallest
+
+
+def _with_ring(header: bytes, size: int) -> bytes:
+    """The project's own lmcu_config.h."""
+    return re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % size, header)
+
+
+def _store_capacity(board: Board, info: ModelInfo, used: int, line: int) -> int:
     """Samples that fit into the SRAM that everything else leaves."""
-    free = board.sram_bytes - used - sum(runtime_memory(board).values()) - _class_seen(info)
+    free = board.sram_bytes - used - sum(runtime_memory(board, line).values()) - _class_seen(info)
     capacity = max(0, min(MAX_STORE, free // (info.record_bytes + 2)))
     while capacity and memory.align(capacity * info.record_bytes) + memory.align(2 * capacity) > free:
         capacity -= 1
@@ -305,9 +325,9 @@ def runtime_config() -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"^#define LMCU_(\w+) (\d+)", text, re.M)}
 
 
-def runtime_memory(board: Board) -> dict[str, int]:
+def runtime_memory(board: Board, ring_size: int) -> dict[str, int]:
     """SRAM of the runtime's and the port's own objects by symbol, bytes."""
-    config = runtime_config()
+    config = runtime_config() | {"RX_RING_BYTES": ring_size}
     sizes = {"lmcu_context": config["CONTEXT_BYTES"], "lmcu_link": config["LINK_BYTES"]}
     ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES"}
     return sizes | {name: config[ports[name]] for name in board.port_symbols}

@@ -10,6 +10,7 @@ from lora_mcu.codegen.model_c import stored_tensors
 from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
 from lora_mcu.passes.memory import align4
+from lora_mcu.passes.ring import sample_line_bytes
 
 if TYPE_CHECKING:
     from lora_mcu.program import Program
@@ -48,6 +49,7 @@ class Report:
     buffers: list[dict[str, Any]] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     note: str = ""  # why these layers
+    line: dict[str, int] = field(default_factory=dict)  # window, and bytes on the line of one sample to train on
     record: list[dict[str, Any]] = field(default_factory=list)  # of one stored sample: name and bytes, in order
     cached: bool = False  # the record holds features, and epochs over the store skip the frozen prefix
     prefix_instructions: int = 0  # estimate of what they skip of each sample
@@ -103,11 +105,13 @@ class Report:
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
-        from lora_mcu.program import runtime_memory
+        from lora_mcu.program import runtime_config, runtime_memory
 
         layers = estimate.costs(program.graph, program.split, program.backward, program.adaptation)
         kinds = {layer.kind for layer in layers}
-        sram = {symbol.name: symbol.nbytes for symbol in program.memory} | runtime_memory(program.board)
+        config = runtime_config()
+        sram = {symbol.name: symbol.nbytes for symbol in program.memory}
+        sram |= runtime_memory(program.board, program.ring_bytes)
         info, plan = program.info, program.plan
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
@@ -123,6 +127,7 @@ class Report:
                     for t in map(program.graph.tensors.__getitem__, program.graph.states)],
             buffers=[{k: v for k, v in vars(b).items() if k != "fixed"} for b in plan.buffers],
             steps=plan.steps, note=program.note,
+            line={"window": config["WINDOW"], "sample_bytes": sample_line_bytes(info, config["MAX_PAYLOAD"])},
             stripes=[
                 {"first": s.first, "last": s.last, "operators": [op.index for op in s.ops],
                  "moved_bytes": s.schedule.moved_bytes, "instructions": estimate.moving_instructions(s)}

@@ -48,6 +48,14 @@ def _arena(report: dict[str, Any]) -> str:
     return text
 
 
+def _line(report: dict[str, Any]) -> str:
+    """What several requests in flight cost, and what one sample is on the line."""
+    line, sram = report["line"], report["sram"]
+    ring = sram.get("lmcu_rx_ring", 0)
+    text = f"line   {line['window']} requests in flight, {line['sample_bytes']:,} bytes a sample; {ring:,} of ring, "
+    return text + f"{sram['lmcu_link']:,} of frames and kept answers"
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -71,6 +79,7 @@ def show(report: dict[str, Any]) -> None:
             "from one inference to the next; gradients end there"
         )
     say(_arena(report))
+    say(_line(report))
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"

@@ -64,6 +64,11 @@ class Device(Learner):
         """Identity, limits and clock, as of the session's start."""
         return self._client.hello
 
+    @property
+    def resent(self) -> int:
+        """Frames that had to be sent again in this session's lifetime."""
+        return self._client.resent
+
     def statistics(self) -> Statistics:
         """Progress, sums, settings and counters of the device."""
         return commands.statistics(self._client)

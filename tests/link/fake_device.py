@@ -19,6 +19,7 @@ from lora_mcu import resources
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message
 from lora_mcu.link.frames import Decoder, Frame, encode
+from lora_mcu.link.transport import Transport
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
@@ -121,7 +122,7 @@ class FakeDevice:
     def read(self) -> bytes:
         self.library.fake_poll(200)
         count = self.library.fake_take(self._buffer, len(self._buffer))
-        return self._buffer.raw[:count]
+        return ctypes.string_at(self._buffer, count)
 
     def line_seconds(self, count: int) -> float:
         return 0.0
@@ -183,13 +184,13 @@ class Faults:
 class FaultyLine:
     """A Transport that drops, flips, duplicates, cuts and stalls what goes through it; bytes never overtake."""
 
-    def __init__(self, inner: FakeDevice, seed: int, faults: Faults) -> None:
+    def __init__(self, inner: Transport, seed: int, faults: Faults, longest_stall: int = 400) -> None:
         self._inner = inner
         self._random = random.Random(seed)
         self.faults = faults
         self._out = bytearray()
         self._back = bytearray()
-        self._stalled = 0
+        self._stalled, self._longest_stall = 0, longest_stall
 
     def write(self, data: bytes) -> None:
         self._out += self._damage(data)
@@ -199,7 +200,7 @@ class FaultyLine:
             self._stalled -= 1
             return b""
         if self._happens("stall"):
-            self._stalled = self._random.randint(1, 400)
+            self._stalled = self._random.randint(1, self._longest_stall)
             return b""
         self._inner.write(bytes(self._out))
         self._out.clear()
@@ -218,7 +219,7 @@ class FaultyLine:
         pass
 
     def close(self) -> None:
-        pass
+        self._inner.close()
 
     def _happens(self, fault: str) -> bool:
         happens = self._random.random() < getattr(self.faults, fault)

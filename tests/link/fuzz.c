@@ -1,16 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Throws hostile frames at the protocol: fuzz SEED FRAMES. Sanitizers and the invariants below end it with an error; at the
+/* Throws hostile frames at the protocol: fuzz SEED FRAMES. Sanitizers and the invariants of fuzz_checks.h end it with an error; at the
  * end it prints, for every message, how often it was answered OK and how often refused. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "protocol.h"
-
-void fake_boot(void);
-void fake_feed(const uint8_t *bytes, uint32_t count);
-void fake_poll(uint32_t turns);
-uint32_t fake_take(uint8_t *buffer, uint32_t capacity);
+#include "fuzz_checks.h"
 
 static const uint8_t types[] = {
 #define LMCU_X(name, number, text) number,
@@ -24,7 +15,7 @@ static const char *const names[256] = {
 };
 enum { TYPES = sizeof types, LINE = 8192 };
 
-static uint32_t state, answered_ok[128], refused[128], damaged;
+static uint32_t state, damaged;
 
 static uint32_t below(uint32_t n)
 {
@@ -32,14 +23,6 @@ static uint32_t below(uint32_t n)
     state ^= state >> 17;
     state ^= state << 5;
     return state % n;
-}
-
-static void require(int condition, const char *what)
-{
-    if (!condition) {
-        printf("broken: %s\n", what);
-        exit(1);
-    }
 }
 
 static void put_u32(uint8_t *to, uint32_t value)
@@ -144,18 +127,13 @@ static uint32_t pick_type(void)
 /* One frame as it goes over the line. */
 static uint32_t make_line(uint8_t *line)
 {
-    uint8_t frame[LMCU_FRAME_BYTES];
+    uint8_t payload[LMCU_MAX_PAYLOAD];
     const uint16_t expected = lmcu_link.state.expected;
     const uint32_t type = pick_type();
     const uint16_t sequence = (uint16_t)(below(8) ? expected : below(2) ? expected - 1u : below(65536));
-    frame[0] = (uint8_t)(below(50) ? LMCU_PROTOCOL_VERSION : below(256));
-    frame[1] = (uint8_t)type;
-    frame[2] = (uint8_t)sequence;
-    frame[3] = (uint8_t)(sequence >> 8);
-    uint8_t *payload = frame + LMCU_FRAME_HEADER;
+    const uint32_t version = below(50) ? LMCU_PROTOCOL_VERSION : below(256);
     const uint32_t count = below(3) ? sensible(type, payload) : hostile(payload);
-    lmcu_frame_send(frame, lmcu_frame_seal(frame, LMCU_FRAME_HEADER + count));
-    return fake_take(line, LINE);
+    return line_of(line, LINE, version, type, sequence, payload, count);
 }
 
 static uint32_t damage(uint8_t *line, uint32_t count)
@@ -181,36 +159,6 @@ static uint32_t damage(uint8_t *line, uint32_t count)
     }
 }
 
-static void read_answers(void)
-{
-    static lmcu_decoder_t decoder;
-    static uint8_t line[1 << 16];
-    const uint32_t count = fake_take(line, sizeof line);
-    for (uint32_t i = 0; i < count; ++i) {
-        const int pushed = lmcu_decoder_push(&decoder, line[i]);
-        require(pushed != LMCU_PUSH_BAD, "the device sent a bad frame");
-        if (pushed == LMCU_PUSH_FRAME) {
-            const uint32_t type = decoder.bytes[1] & 127u;
-            require(decoder.bytes[1] & LMCU_RESPONSE, "an answer without the response bit");
-            require(decoder.count >= LMCU_FRAME_HEADER + 1 + LMCU_FRAME_CRC, "an answer without a status");
-            *(decoder.bytes[LMCU_FRAME_HEADER] == LMCU_OK ? &answered_ok[type] : &refused[type]) += 1;
-        }
-    }
-}
-
-static void check_invariants(void)
-{
-    const lmcu_link_state_t *link = &lmcu_link.state;
-    for (uint32_t i = 0; i < lmcu_model.param_count; ++i) {
-        require((lmcu_model.factors[i] & 0x7C00u) != 0x7C00u, "a factor is not finite");
-    }
-    require(lmcu_context.stored <= lmcu_model.store_capacity, "more stored than fits");
-    require(lmcu_context.settings.batch_size >= 1 && lmcu_context.settings.lr > 0, "settings out of range");
-    require(link->staged <= lmcu_model.input_bytes, "more staged than the input holds");
-    require(link->target_staged <= 4 * lmcu_model.logit_count, "more staged than the target holds");
-    require(link->tx_count <= LMCU_FRAME_BYTES, "an answer longer than its buffer");
-}
-
 int main(int argc, char **argv)
 {
     static uint8_t line[2 * LINE];
@@ -222,10 +170,8 @@ int main(int argc, char **argv)
         if (below(3) == 0) {
             count = damage(line, count);
         }
-        fake_feed(line, count);
-        fake_poll(1 + count / 64 + below(3));
-        read_answers();
-        check_invariants();
+        fake_ticks += below(200000); /* of a million a second: other speeds of the line are given up now and then */
+        feed_and_check(line, count, 1 + count / 64 + below(3));
     }
     printf("frames %u damaged %u\n", frames, damaged);
     for (uint32_t i = 0; i < TYPES; ++i) {

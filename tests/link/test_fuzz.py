@@ -1,29 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutated frames against the firmware's protocol under ASan and UBSan; FUZZ_FRAMES says how many."""
+"""Hostile frames against the firmware's protocol under ASan and UBSan; the long run is `make fuzz-link`."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from link.fake_device import HERE, SMALL, Model, prepare
+from link import fuzz_run
+from link.fake_device import SMALL, Model
+from link.fuzz_run import MODELS, build_guided, build_mutating
 
 from lora_mcu.link.codes import Message
 
-FRAMES = int(os.environ.get("FUZZ_FRAMES", "30000"))
+FRAMES = 60000
 LATER = {"AUTH", "MERGE", "UNMERGE", "STATE_RESET", "ADVANCE"}
-TARGETS = Model(inputs=9, outputs=5, loss="mse", capacity=6, window=4)
 
 
-@pytest.mark.parametrize("model", [SMALL, TARGETS], ids=["classes", "targets, window 4"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_mutated_frames_never_break_the_protocol(tmp_path: Path, model: Model) -> None:
-    program = tmp_path / "fuzz"
-    sanitize = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run(
-        ["gcc", *sanitize, *prepare(model, tmp_path), str(HERE / "fuzz.c"), "-o", str(program)], check=True
-    )  # fmt: skip
+    program = build_mutating(model, tmp_path)
     run = subprocess.run([str(program), "1", str(FRAMES)], capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stdout + run.stderr
     first, *lines = run.stdout.splitlines()
@@ -35,3 +31,45 @@ def test_mutated_frames_never_break_the_protocol(tmp_path: Path, model: Model) -
     for name, (ok, refused) in counts.items():
         assert (ok == 0) == (name in unsupported), name
         assert refused > 0, name
+
+
+def test_coverage_guided_frames_never_break_the_protocol(tmp_path: Path) -> None:
+    program = build_guided(Model(window=8), tmp_path)
+    if program is None:
+        pytest.skip("libFuzzer is not installed: apt install clang libclang-rt-14-dev")
+    (tmp_path / "corpus").mkdir()
+    command = [str(program), "-runs=30000", "-max_len=2048", "-seed=1", "corpus"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Done 30000 runs" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "said"),
+    [
+        ("protocol.c", "distance == 0", "distance >= -1 && distance <= 0", "nothing was run, and the training"),
+        (
+            "train.c",
+            "    lmcu_adapter_abort();\n    if (status == LMCU_OK)",
+            "    lmcu_adapter_abort();\n    if (true)",
+            "",
+        ),
+    ],
+    ids=["a repeat runs again", "a refused commit is used"],
+)
+def test_a_planted_defect_is_found(tmp_path: Path, file: str, right: str, wrong: str, said: str) -> None:
+    prepare = fuzz_run.prepare
+
+    def spoil(model: Model, folder: Path) -> list[str]:
+        arguments = prepare(model, folder)
+        source = folder / "runtime" / file
+        text = source.read_text()
+        assert right in text
+        source.write_text(text.replace(right, wrong))
+        return arguments
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fuzz_run, "prepare", spoil)
+        program = build_mutating(SMALL, tmp_path)
+    run = subprocess.run([str(program), "1", str(FRAMES)], capture_output=True, text=True, timeout=280)
+    assert run.returncode != 0 and said in run.stdout + run.stderr
