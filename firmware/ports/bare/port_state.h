@@ -23,6 +23,7 @@ typedef struct {
     uint32_t boot_count;        /* survives a reset, random after power-on: never initialised */
     uint32_t reset_cause;
     uint32_t baud;              /* of the line */
+    volatile uint32_t flash_torn; /* the flash reported a torn unit (STM32L4) */
     uint32_t flash_file;        /* in an emulator: handle of the file that is the flash; 0: not opened yet */
 } lmcu_port_fields_t;
 
@@ -69,5 +70,7 @@ void lmcu_memory_init(void); /* before RAM is touched; weak in cortex_m/ */
 void lmcu_tick_init(void);
 void lmcu_tick_interrupt(void);
 void lmcu_reset_handler(void);
+void lmcu_nmi(void);
+void lmcu_fault(void); /* resets the part */
 
 #endif

@@ -6,7 +6,7 @@
 #include "port_state.h"
 
 /* A fault leaves nothing to trust, not even the stack pointer: reset the part. */
-static void fault(void)
+void lmcu_fault(void)
 {
     lmcu_port_state.fields.reset_note = LMCU_RESET_NOTE | LMCU_RESET_FAULT;
     SCB_AIRCR = SCB_AIRCR_SYSRESETREQ;
@@ -23,18 +23,24 @@ static void watchdog(void)
     }
 }
 
+/* A family whose flash reports a torn unit this way has a handler of its own. */
+__attribute__((weak)) void lmcu_nmi(void)
+{
+    lmcu_fault();
+}
+
 /* Exceptions 1 to 15, then interrupts up to the serial port's, the only one that is enabled. */
 const uintptr_t lmcu_vectors[16 + LMCU_BOARD_UART_IRQ + 1] __attribute__((section(".vectors"), used)) = {
     [0] = (uintptr_t)&lmcu_stack[LMCU_STACK_BYTES],
     [1] = (uintptr_t)lmcu_reset_handler,
     [2] = (uintptr_t)watchdog, /* NMI */
-    [3] = (uintptr_t)fault,  /* HardFault */
-    [4] = (uintptr_t)fault,  /* MemManage */
-    [5] = (uintptr_t)fault,  /* BusFault */
-    [6] = (uintptr_t)fault,  /* UsageFault */
-    [11] = (uintptr_t)fault, /* SVCall */
-    [12] = (uintptr_t)fault, /* DebugMonitor */
-    [14] = (uintptr_t)fault, /* PendSV */
+    [3] = (uintptr_t)lmcu_fault,  /* HardFault */
+    [4] = (uintptr_t)lmcu_fault,  /* MemManage */
+    [5] = (uintptr_t)lmcu_fault,  /* BusFault */
+    [6] = (uintptr_t)lmcu_fault,  /* UsageFault */
+    [11] = (uintptr_t)lmcu_fault, /* SVCall */
+    [12] = (uintptr_t)lmcu_fault, /* DebugMonitor */
+    [14] = (uintptr_t)lmcu_fault, /* PendSV */
     [15] = (uintptr_t)lmcu_tick_interrupt,
     [16 + LMCU_BOARD_UART_IRQ] = (uintptr_t)lmcu_serial_interrupt,
 };
@@ -68,5 +74,5 @@ void lmcu_reset_handler(void)
     lmcu_paint_stack();
     __asm volatile("cpsie i" ::: "memory");
     (void)lmcu_main();
-    fault();
+    lmcu_fault();
 }

@@ -127,9 +127,12 @@ class Core:
         try:
             block = self._find(page + offset)
             return block.load(page + offset - block.base, size)
-        except (Violation, BusFault) as error:
+        except BusFault as fault:
+            if not self.ignores_bus_faults:
+                self._stop(fault)
+        except Violation as error:
             self._stop(error)
-            return 0
+        return 0
 
     def _write_bus(self, uc: Any, offset: int, size: int, value: int, page: int) -> None:
         try:
