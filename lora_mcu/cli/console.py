@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,11 @@ class Interrupted(Exception):
 def say(line: str = "") -> None:
     """One line of the result."""
     print(line)
+
+
+def warn(line: str) -> None:
+    """A line beside the result, on standard error."""
+    print(line, file=sys.stderr)
 
 
 def emit(value: Any) -> None:

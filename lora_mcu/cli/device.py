@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_mcu.cli import options
-from lora_mcu.cli.console import emit, percent, progress, refuse_existing, say, table, write_whole
+from lora_mcu.cli.console import emit, percent, progress, refuse_existing, say, table, warn, write_whole
+from lora_mcu.cli.line import chosen
 from lora_mcu.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ def open_device(port: str) -> Iterator[Device]:
     import lora_mcu
     from lora_mcu.link import ports
 
-    with lora_mcu.Device(ports.find_one() if port == "auto" else port) as device:
+    line = chosen.get()
+    url = ports.find_one() if port == "auto" else port
+    with lora_mcu.Device(
+        url, timeout=line.timeout, retries=line.retries, baud=line.baud, trace=line.trace
+    ) as device:
+        if not device.baud_changed:
+            warn(f"{line.baud} baud does not work on {url}: the line stays at the device's own speed")
         yield device
 
 
@@ -97,7 +104,7 @@ def open_learner(
     if twin:
         yield compiled.twin()
     elif emulate:
-        with lora_mcu.emulate(project, emulator=emulator) as url, lora_mcu.Device(url) as device:
+        with lora_mcu.emulate(project, emulator=emulator) as url, open_device(url) as device:
             yield device
     elif port is not None:
         with open_device(port) as device:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lora_mcu.cli import adapter_files, adapters, device, model, training
+from lora_mcu.cli import adapter_files, adapters, device, model, monitor, training
 from lora_mcu.cli.console import Interrupted
+from lora_mcu.cli.line import line_options
 from lora_mcu.errors import Error
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -32,17 +33,20 @@ app.command("build", context_settings=_SETTINGS)(model.build)
 app.command("flash", context_settings=_SETTINGS)(model.flash)
 app.command("report", context_settings=_SETTINGS)(model.report)
 app.command("emulate", context_settings=_SETTINGS)(device.emulate)
-app.command("train", context_settings=_SETTINGS)(training.train)
+app.command("train", context_settings=_SETTINGS)(line_options(training.train))
 app.command("simulate", context_settings=_SETTINGS)(training.simulate)
-app.command("eval", context_settings=_SETTINGS)(device.evaluate)
-app.command("infer", context_settings=_SETTINGS)(device.infer)
+app.command("eval", context_settings=_SETTINGS)(line_options(device.evaluate))
+app.command("infer", context_settings=_SETTINGS)(line_options(device.infer))
 app.command("ports", context_settings=_SETTINGS)(device.ports)
+app.command("monitor", context_settings=_SETTINGS)(monitor.monitor)
 app.command("doctor", context_settings=_SETTINGS)(device.doctor)
-adapter_app.command("pull", context_settings=_SETTINGS)(adapters.pull)
-adapter_app.command("push", context_settings=_SETTINGS)(adapters.push)
-adapter_app.command("reset", context_settings=_SETTINGS)(adapters.reset)
+adapter_app.command("pull", context_settings=_SETTINGS)(line_options(adapters.pull))
+adapter_app.command("push", context_settings=_SETTINGS)(line_options(adapters.push))
+adapter_app.command("reset", context_settings=_SETTINGS)(line_options(adapters.reset))
 for _name in ("save", "load", "list", "delete", "select"):
-    adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapters, "list_" if _name == "list" else _name))
+    adapter_app.command(_name, context_settings=_SETTINGS)(
+        line_options(getattr(adapters, "list_" if _name == "list" else _name))
+    )
 for _name in ("info", "diff", "combine", "merge"):
     adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapter_files, _name))
 app.add_typer(adapter_app, name="adapter")

@@ -56,6 +56,12 @@ def _line(report: dict[str, Any]) -> str:
     return text + f"{sram['lmcu_link']:,} of frames and kept answers"
 
 
+def _longest(report: dict[str, Any]) -> str:
+    """The longest stretch in which the device answers nobody and feeds no watchdog: one operator."""
+    longest = max(max(x["instructions_forward"], x["instructions_backward"]) for x in report["layers"])
+    return f"       longest operator about {longest:,} instructions; the watchdog is fed after each"
+
+
 def show(report: dict[str, Any]) -> None:
     """Totals first, then SRAM by symbol, then a line a layer."""
     stored = report["sram_bytes"] - report["training_sram_bytes"]
@@ -80,6 +86,8 @@ def show(report: dict[str, Any]) -> None:
         )
     say(_arena(report))
     say(_line(report))
+    if report["layers"]:
+        say(_longest(report))
     say(
         f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
         f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,7 +21,7 @@ from lora_mcu.cli.device import check_fits, one_place, open_learner
 from lora_mcu.errors import DataError, GuardError
 
 if TYPE_CHECKING:
-    from lora_mcu import Adapter
+    from lora_mcu import Adapter, Device
     from lora_mcu.datasets import Dataset
     from lora_mcu.info import ModelInfo
     from lora_mcu.session import EvalStats, Learner, Settings, StorePolicy, TrainStats
@@ -97,6 +97,38 @@ def fit(
                 advance(before + n)
 
             finished(epoch + 1, learner.train(data.x[order], data.labels[order], progress=sent))
+    return Fit("streamed", tuple(done))
+
+
+def go_on(device: Device, data: Dataset, settings: Settings, epochs: int) -> Fit:
+    """Go on with a training that was interrupted: the adapter becomes what it would have been without."""
+    from lora_mcu.session.going_on import stored_place, streamed_place
+    from lora_mcu.session.shuffle import epoch_order
+
+    seen = device.await_run()
+    done: list[TrainStats] = []
+    stored = len(data) <= device.info.store_capacity
+    place = (stored_place if stored else streamed_place)(seen, settings, len(data))
+    if place.epochs >= epochs:
+        raise DataError(f"{place.epochs} epochs are done, --epochs {epochs} asks for no more: nothing to go on with")
+    where = f" and {place.samples} of {len(data)} samples" if place.samples else ""
+    say(f"going on after {place.epochs} epochs{where}, {seen.step} steps")
+    if stored:
+        if place.epochs == 0:
+            device.clear_store()
+            device.store(data.x, data.labels)
+        device.run_epochs(epochs - place.epochs, progress=lambda _, stats: done.append(stats))
+        return Fit("stored", tuple(done), len(data))
+    with progress("train", epochs * len(data)) as advance:
+        for epoch in range(place.epochs, epochs):
+            order = epoch_order(len(data), settings.seed, epoch)
+            first = place.samples if epoch == place.epochs else 0
+
+            def sent(n: int, before: int = epoch * len(data) + first) -> None:
+                advance(before + n)
+
+            train = device.finish_pass if first else device.train
+            done.append(train(data.x[order[first:]], data.labels[order[first:]], progress=sent))
     return Fit("streamed", tuple(done))
 
 
@@ -188,6 +220,9 @@ def train(
     rounding: options.Rounding = "stochastic",
     seed: options.Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the adapter in use, not from the base.")] = False,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="Go on with a training of these settings that was interrupted.")
+    ] = False,
     held_out: options.Eval = None,
     keep_worse: options.KeepWorse = False,
     replay: options.Replay = None,
@@ -207,6 +242,8 @@ def train(
     from lora_mcu.session import Settings, StorePolicy
 
     one_place(port, emulate)
+    if continue_ and (port is None or resume or held_out or replay or store_policy != "stop"):
+        raise typer.BadParameter("--continue goes with --port, and without --resume, --eval, --replay, --store-policy")
     if output is not None:
         refuse_existing(output, force)
     settings = Settings(lr, lr_b_ratio, momentum, weight_decay, clip_norm, batch_size, rounding, seed)
@@ -222,7 +259,10 @@ def train(
     try:
         with open_learner(project, port, emulate, emulator) as learner:
             guard = _guard(learner, judged, keep_worse)
-            result = fit(learner, samples, settings, epochs, lambda epoch, stats: None, not resume, policy)
+            if continue_:
+                result = go_on(cast("Device", learner), samples, settings, epochs)
+            else:
+                result = fit(learner, samples, settings, epochs, lambda epoch, stats: None, not resume, policy)
             _refuse_divergence(result, kept, guard)
             reason = guard.judge() if guard else ""
             if output is not None and (not reason or keep_worse):

@@ -6,7 +6,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from lora_mcu.errors import DeviceError
 from lora_mcu.info import ModelInfo
@@ -14,10 +18,11 @@ from lora_mcu.link import commands
 from lora_mcu.link.client import RETRIES, TIMEOUT, Client, DeviceResetError, Hello, NoAnswerError, Request, StatusError
 from lora_mcu.link.codes import Message, Status
 from lora_mcu.link.commands import Slots, Statistics
+from lora_mcu.link.trace import Traced
 from lora_mcu.link.transport import SerialTransport, Transport
-from lora_mcu.session.learner import Learner, Pair
+from lora_mcu.session.learner import Learner, Pair, SampleProgress, counted
 from lora_mcu.session.settings import Settings, StorePolicy, StoreState
-from lora_mcu.session.stats import RawStats
+from lora_mcu.session.stats import RawStats, TrainStats
 
 _POLL_SECONDS = (0.002, 0.25)  # between two looks at a run: grows with the time it takes
 
@@ -26,22 +31,39 @@ class Device(Learner):
     """A device that answers at ``url``: a serial port, a pty's path, or a pyserial URL such as ``socket://host:port``.
 
     ``timeout`` is the seconds until a request is sent again (doubled each time, to at most eightfold), ``retries`` how
-    often.
+    often. ``baud`` asks for another speed of the line for this session: ``baud_changed`` is False where it did not work
+    and both sides are back at the device's own. ``trace`` names a new file for all that goes over the line
+    (link/trace.py).
     Raises DeviceError when the port cannot be opened, nothing answers, or the protocol versions differ. Use it in
     ``with``, or ``close()`` it.
     """
 
-    def __init__(self, url: str | Transport, *, timeout: float = TIMEOUT, retries: int = RETRIES) -> None:
+    def __init__(
+        self, url: str | Transport, *, timeout: float = TIMEOUT, retries: int = RETRIES, baud: int | None = None,
+        trace: str | Path | None = None,
+    ) -> None:  # fmt: skip
         self._transport = SerialTransport(url) if isinstance(url, str) else url
         try:
+            if trace is not None:
+                self._transport = Traced(self._transport, trace)
             self._client = Client(
                 self._transport, url if isinstance(url, str) else "the line", timeout=timeout, retries=retries
             )
             self._client.total_steps = self._client.open().total_steps
+            self.baud_changed = baud is None or self._change_baud(baud)
             self._info = commands.read_info(self._client)
         except BaseException:
             self._transport.close()
             raise
+
+    def _change_baud(self, baud: int) -> bool:
+        try:
+            return self._client.change_baud(baud)
+        except StatusError:
+            raise DeviceError(
+                f"the device's port cannot have {baud} baud: ask for another speed, or for none (its own is"
+                f" {self._transport.own_baud})"
+            ) from None
 
     def __enter__(self) -> Device:
         return self
@@ -53,7 +75,11 @@ class Device(Learner):
 
     def close(self) -> None:
         """Let go of the port; the device keeps its adapter and goes on with a run."""
-        self._transport.close()
+        try:
+            with contextlib.suppress(DeviceError):
+                self._client.leave_baud()
+        finally:
+            self._transport.close()
 
     @property
     def info(self) -> ModelInfo:
@@ -76,6 +102,23 @@ class Device(Learner):
     def stop(self) -> None:
         """End a run that another session left going; its open batch is dropped."""
         commands.run_stop(self._client)
+
+    def await_run(self) -> Statistics:
+        """Wait until the run that another host started is done; returns what the device says then."""
+        start = time.monotonic()
+        while (seen := commands.statistics(self._client)).epochs_left:
+            shortest, longest = _POLL_SECONDS
+            time.sleep(min(shortest + (time.monotonic() - start) / 10, longest))
+        return seen
+
+    def finish_pass(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> TrainStats:
+        """Train on the rest of a streamed pass that another host began, and end it; without samples only end it.
+
+        The stats are those of the whole pass.
+        """
+        pairs = self._pairs(x, labels) if len(np.asarray(x)) else []
+        raw = self._rest_of_pass(counted(pairs, progress))
+        return self._train_stats(raw, raw.steps, raw.skipped)
 
     def reboot(self) -> None:
         """Reset the device and open a new session: the default slot's adapter or the initial one, an empty store."""
@@ -146,6 +189,9 @@ class Device(Learner):
 
     def _train_pass(self, samples: Iterable[Pair]) -> RawStats:
         commands.pass_begin(self._client)
+        return self._rest_of_pass(samples)
+
+    def _rest_of_pass(self, samples: Iterable[Pair]) -> RawStats:
         self._client.pipeline(
             self._requests(Message.TRAIN, samples), lambda fields: commands.note_steps(self._client, fields)
         )
@@ -182,18 +228,14 @@ class Device(Learner):
 
     def _run_epoch(self) -> RawStats:
         commands.run_epochs(self._client, 1)
-        start = time.monotonic()
         try:
-            while (seen := commands.statistics(self._client)).epochs_left:
-                shortest, longest = _POLL_SECONDS
-                time.sleep(min(shortest + (time.monotonic() - start) / 10, longest))
+            return self.await_run().last_epoch
         except (NoAnswerError, DeviceResetError):
             raise  # nobody there to be stopped
         except BaseException:
             with contextlib.suppress(DeviceError):
                 commands.run_stop(self._client)
             raise
-        return seen.last_epoch
 
     def _read_factors(self) -> bytes:
         return commands.adapter_read(self._client, 2 * self._info.parameters)

@@ -93,12 +93,12 @@ class Learner(ABC):
         """
         pairs = self._pairs(x, labels)
         self._trainable()
-        raw = self._train_pass(_counted(pairs, progress))
+        raw = self._train_pass(counted(pairs, progress))
         return self._train_stats(raw, raw.steps, raw.skipped)
 
     def evaluate(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> EvalStats:
         """Return mean loss and accuracy over the samples; changes no training state."""
-        raw = self._evaluate_pass(_counted(self._pairs(x, labels), progress))
+        raw = self._evaluate_pass(counted(self._pairs(x, labels), progress))
         return EvalStats(raw.loss(), raw.accuracy(self.info.loss))
 
     def store(self, x: ArrayLike, labels: ArrayLike, *, progress: SampleProgress | None = None) -> None:
@@ -116,7 +116,7 @@ class Learner(ABC):
                 f"{len(pairs)} samples do not fit: the store holds {capacity}, {stored} of them used;"
                 " clear_store(), store fewer, choose another store policy, or stream them with train()"
             )
-        for sample, label in _counted(pairs, progress):
+        for sample, label in counted(pairs, progress):
             self._store_sample(sample, label)
 
     def clear_store(self) -> None:
@@ -255,7 +255,7 @@ class Learner(ABC):
         return TrainStats(raw.loss(), raw.accuracy(self.info.loss), steps, skipped)
 
 
-def _counted(pairs: Sequence[Pair], progress: SampleProgress | None) -> Iterator[Pair]:
+def counted(pairs: Sequence[Pair], progress: SampleProgress | None) -> Iterator[Pair]:
     for done, pair in enumerate(pairs, 1):
         yield pair
         if progress is not None:
