@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_mcu.errors import DeviceError
-from lora_mcu.link.codes import CONFIG, PROTOCOL_VERSION, RESPONSE, Message, Status, describe
+from lora_mcu.link.codes import (
+    CONFIG,
+    PROTOCOL_VERSION,
+    RESET_TEXT,
+    RESPONSE,
+    Message,
+    ResetCause,
+    Status,
+    describe,
+)
 from lora_mcu.link.frames import Decoder, Frame, encode
 from lora_mcu.link.transport import Transport
 
@@ -24,6 +33,7 @@ _MAX_BACKOFF = 8  # times the timeout
 BAUD_WAIT_SECONDS = CONFIG["BAUD_WAIT_MS"] / 1000
 _GREET_SECONDS = 1.0  # at a new speed, before it is given up
 _HELLO = struct.Struct("<IIBBBBBBH32s32sIIIIIBI")
+_RESET_CAUSE = 144  # offset in STATISTICS' answer
 _FIRST_HELLO = 101  # bytes that every firmware of this protocol version sends
 
 
@@ -40,14 +50,18 @@ class NoAnswerError(DeviceError):
 
 
 class DeviceResetError(DeviceError):
-    """The device was reset during the session. A new session is open; ``lost_steps`` training steps are gone."""
+    """The device was reset during the session. A new session is open; ``lost_steps`` training steps are gone.
 
-    def __init__(self, name: str, lost_steps: int) -> None:
+    ``cause`` says why in a few words, "" where the device does not tell; ``adapter_crc32`` is that of the adapter now.
+    """
+
+    def __init__(self, name: str, lost_steps: int, cause: str, adapter_crc32: int) -> None:
+        why = f" ({cause})" if cause else ""
         super().__init__(
-            f"the device at {name} was reset: {lost_steps} training steps and the stored samples are lost, its adapter"
-            " is the initial one: load an adapter or train again"
+            f"the device at {name} was reset{why}: {lost_steps} training steps and the stored samples are lost, its"
+            f" adapter is the one that it starts with (CRC-32 {adapter_crc32:08x}): load an adapter or train again"
         )
-        self.lost_steps = lost_steps
+        self.lost_steps, self.cause, self.adapter_crc32 = lost_steps, cause, adapter_crc32
 
 
 def unpack_grown(layout: struct.Struct, message: Message, fields: bytes, first: int) -> tuple[Any, ...]:
@@ -175,7 +189,7 @@ class Client:
         hello = self.open()
         self.total_steps = hello.total_steps
         if hello.total_steps < known or hello.boot_id != boot:
-            raise DeviceResetError(self._name, max(known - hello.total_steps, 0))
+            raise self._lost(known)
 
     def expect_reset(self) -> None:
         """Forget the device's steps and boot: a reset that the host asked for loses nothing unexpectedly."""
@@ -359,7 +373,15 @@ class Client:
     def _reopen_after_reset(self) -> None:
         known = self.total_steps
         self.total_steps = self.open().total_steps
-        raise DeviceResetError(self._name, max(known - self.total_steps, 0))
+        raise self._lost(known)
+
+    def _lost(self, known_steps: int) -> DeviceResetError:
+        """What a reset has taken, in the session that was opened after it."""
+        statistics = self.request(Message.STATISTICS)
+        cause = statistics[_RESET_CAUSE] if len(statistics) > _RESET_CAUSE else ResetCause.UNKNOWN
+        words = "" if cause == ResetCause.UNKNOWN else RESET_TEXT.get(cause, f"cause {cause}")
+        lost = max(known_steps - self.total_steps, 0)
+        return DeviceResetError(self._name, lost, words, self.hello.adapter_crc32)
 
     def _frames(self) -> Iterator[Frame]:
         """Answers that have arrived. Another protocol version is refused by name."""

@@ -171,7 +171,8 @@ def test_a_reset_in_a_pass_says_what_was_lost() -> None:
             line.boot()
 
     with pytest.raises(
-        DeviceResetError, match=r"was reset: 10 training steps and the stored samples are lost"
+        DeviceResetError,
+        match=r"was reset \(the reset pin\): 10 training steps and the .* are lost.*CRC-32 [0-9a-f]{8}",
     ) as caught:
         device.train(X, Y, progress=pull_the_plug)
     assert caught.value.lost_steps == 10
