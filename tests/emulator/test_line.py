@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import subprocess
@@ -11,9 +12,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from projects import Compiled
 
 import lora_mcu
+from benchmarks import cases
+from lora_mcu.link.client import DeviceResetError
+from lora_mcu.link.codes import ResetCause
+from lora_mcu.twin import Twin
 
 LORA_MCU = str(Path(sys.executable).parent / "lora-mcu")
 TRAINING = ("--epochs", "2", "--lr", "0.02", "--batch-size", "8", "--seed", "4", "--momentum", "0.5")
@@ -71,3 +77,39 @@ def test_monitor_shows_what_passes_and_another_speed_works(tmp_path: Path, har_n
     assert seen.returncode == 0, seen.stderr
     assert json.loads(seen.stdout) == json.loads(fast.stdout)
     assert " -> " in shown and " HELLO OK, 105 bytes" in shown and shown.count(" INFER OK, ") == 3
+
+
+def test_a_device_that_hangs_is_reset_and_the_host_says_so(tmp_path: Path) -> None:
+    """An operator that never ends, planted among others: the watchdog, fed after each operator, ends it."""
+    model = tmp_path / "model.tflite"
+    model.write_bytes(cases.dense_model((4, 6, 5, 3)))
+    project = lora_mcu.compile(model, board="native", adapt="all", loss="cross_entropy").write(tmp_path / "project")
+    config = project / "include" / "lmcu_config.h"
+    config.write_text(config.read_text().replace("LMCU_WATCHDOG_MS 8000", "LMCU_WATCHDOG_MS 400"))
+    source = project / "src" / "model.c"
+    head, call, rest = source.read_text().partition("    LMCU_STEP(1);\n")
+    assert call
+    hang = "    for (volatile uint32_t stuck = lmcu_model.input[0] == 99; stuck;) {\n    }\n"
+    source.write_text(head + call + hang + rest)
+    lora_mcu.build(project)
+    fine, bad = np.zeros((6, 4), np.int8), np.full((1, 4), 99, np.int8)
+    with lora_mcu.emulate(project) as url, lora_mcu.Device(url, timeout=0.3) as device:
+        device.configure(batch_size=1)
+        assert device.train(fine, np.arange(6) % 3).steps == 6
+        with pytest.raises(DeviceResetError, match=r"was reset \(the watchdog: the firmware hung\): 6 training steps"):
+            device.train(bad, np.zeros(1, np.int64))
+        assert device.statistics().reset_cause == ResetCause.WATCHDOG
+        device.infer(fine)
+
+
+def test_the_watchdog_is_fed_after_every_operator(tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(cases.dense_model((4, 6, 5, 3)))
+    program = lora_mcu.compile(model, board="native", adapt="all", loss="cross_entropy")
+    count = "#include <lmcu.h>\nextern uint32_t fed;\nuint32_t fed;\nvoid lmcu_layer_done(void)\n{\n    fed++;\n}\n"
+    twin = Twin.from_files({**program.files(), "src/count.c": count.encode()}, program.info)
+    fed = ctypes.c_uint32.in_dll(twin._lib, "fed")
+    twin.infer(np.zeros((1, 4), np.int8))
+    assert fed.value == 3
+    twin.train(np.zeros((1, 4), np.int8), np.zeros(1, np.int64))
+    assert fed.value == 3 + 6
