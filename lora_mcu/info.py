@@ -75,6 +75,11 @@ class ModelInfo:
         return sum(self.rank * (layer.k + layer.m) for layer in self.layers)
 
     @property
+    def classes(self) -> int:
+        """Classes of a model trained on the cross entropy: one a logit; one logit alone decides between 0 and 1."""
+        return max(2, self.logit_count)
+
+    @property
     def label_bytes(self) -> int:
         """Bytes of one label on the wire: a u32 class index, or logit_count float32 in real units."""
         return 4 if self.loss == "cross_entropy" else 4 * self.logit_count

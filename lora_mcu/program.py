@@ -293,7 +293,7 @@ def _store_memory(info: ModelInfo) -> list[MemorySymbol]:
 
 def _class_seen(info: ModelInfo) -> int:
     """Bytes of one counter a class."""
-    return memory.align(4 * info.logit_count) if info.loss == "cross_entropy" else 0
+    return memory.align(4 * info.classes) if info.loss == "cross_entropy" else 0
 
 
 def _ring_bytes(board: Board, info: ModelInfo, used: int) -> int:

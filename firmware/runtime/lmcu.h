@@ -72,7 +72,7 @@ typedef struct {
     float *momentum;              /* [param_count]; NULL: compiled without, only momentum 0 is there */
     uint8_t *store;               /* [store_capacity * record_bytes] */
     uint16_t *order;              /* [store_capacity] */
-    uint32_t *class_seen;         /* [logit_count] samples offered of each class; cross entropy only */
+    uint32_t *class_seen;         /* [lmcu_class_count()] samples offered of each class; cross entropy only */
     float *target;                /* [logit_count] staging of TARGET_DATA; NULL unless the loss is MSE */
     uint8_t *state;               /* [state_bytes] of a streaming model: every forward pass reads and advances it */
     const int8_t *initial_state;  /* [state_bytes] */
@@ -88,6 +88,12 @@ void lmcu_model_backward(void); /* logit_gradient -> gradients += */
 /* Called after each operator, forward and backward. A program may define its own (the firmware's feeds the watchdog); it
  * must not touch the model's memory. The one that comes along does nothing. */
 void lmcu_layer_done(void);
+
+/* Classes of a model trained on the cross entropy: one a logit; one logit alone decides between class 0 and class 1. */
+static inline uint32_t lmcu_class_count(void)
+{
+    return lmcu_model.logit_count == 1u ? 2u : lmcu_model.logit_count;
+}
 
 /* What a label is on the device. Cross entropy: a class index, 4 bytes little-endian u32 on the wire, in the store the low
  * 24 bits of the record's tag. MSE: logit_count float32 in real units, in the store behind the tag. */
@@ -172,7 +178,7 @@ void lmcu_advance(void);
 void lmcu_state_reset(void);
 
 /* Forward and loss of the sample in lmcu_model.input; adds to *stats (loss_sum, samples, correct). Changes no training
- * state. BAD_LABEL: class_index >= logit_count, or a target that is not finite. */
+ * state. BAD_LABEL: class_index >= lmcu_class_count(), or a target that is not finite. */
 lmcu_status_t lmcu_evaluate_sample(lmcu_label_t label, lmcu_stats_t *stats) LMCU_MUST_USE;
 
 /* Streamed training. pass_begin clears context.pass; train_sample runs forward and backward on lmcu_model.input and, when

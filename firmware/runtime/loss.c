@@ -39,6 +39,23 @@ static lmcu_loss_t cross_entropy(uint32_t label, float *gradient)
     return result;
 }
 
+/* One logit, p = 1 / (1 + exp(-z)): loss = -log p of the label's class, from exp(-|z|), which never overflows; gradient =
+ * p - label. */
+static lmcu_loss_t binary_cross_entropy(uint32_t label, float *gradient)
+{
+    const float z = dequantized(0u);
+    const bool positive = lmcu_model.logits[0] > lmcu_model.logit_zero_point;
+    const float size = positive ? z : -z;
+    const float e = lmcu_exp(-size);
+    const float p = (positive ? 1.0f : e) / (1.0f + e);
+    const bool correct = positive == (label == 1u);
+    if (gradient) {
+        gradient[0] = p - (label == 1u ? 1.0f : 0.0f);
+    }
+    const lmcu_loss_t result = {lmcu_log(1.0f + e) + (correct ? 0.0f : size), correct};
+    return result;
+}
+
 /* loss = (sum (y - t)^2) / n; gradient = 2 (y - t) / n */
 static lmcu_loss_t mean_squared_error(const float *target, float *gradient)
 {
@@ -60,5 +77,6 @@ lmcu_loss_t lmcu_loss(lmcu_label_t label, float *gradient)
     if (lmcu_model.loss == LMCU_LOSS_MSE) {
         return mean_squared_error(label.target, gradient);
     }
-    return cross_entropy(label.class_index, gradient);
+    return lmcu_model.logit_count == 1u ? binary_cross_entropy(label.class_index, gradient)
+                                        : cross_entropy(label.class_index, gradient);
 }

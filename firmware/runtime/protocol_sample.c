@@ -75,7 +75,7 @@ lmcu_status_t lmcu_take_sample(const uint8_t *in, uint32_t count, lmcu_label_t *
         return LMCU_BAD_LENGTH;
     }
     label->class_index = lmcu_get_u32(in);
-    return label->class_index < lmcu_model.logit_count ? take_input(in + 4, count - 4) : LMCU_BAD_LABEL;
+    return label->class_index < lmcu_class_count() ? take_input(in + 4, count - 4) : LMCU_BAD_LABEL;
 }
 
 lmcu_status_t lmcu_on_evaluate_begin(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)

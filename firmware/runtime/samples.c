@@ -103,7 +103,7 @@ static uint32_t count_of(uint32_t class_index)
 static uint32_t largest_class(void)
 {
     uint32_t largest = 0u, most = 0u;
-    for (uint32_t c = 0u; c < lmcu_model.logit_count; ++c) {
+    for (uint32_t c = 0u; c < lmcu_class_count(); ++c) {
         const uint32_t count = count_of(c);
         if (count > most) {
             largest = c;
@@ -234,7 +234,7 @@ void lmcu_samples_boot(void)
     lmcu_context.stored = 0u;
     lmcu_context.seen = 0u;
     if (lmcu_model.class_seen != NULL) {
-        memset(lmcu_model.class_seen, 0, 4u * (size_t)lmcu_model.logit_count);
+        memset(lmcu_model.class_seen, 0, 4u * (size_t)lmcu_class_count());
     }
 }
 

@@ -137,7 +137,7 @@ void lmcu_reset(void)
 lmcu_status_t lmcu_check_label(lmcu_label_t label)
 {
     if (lmcu_model.loss == LMCU_LOSS_CROSS_ENTROPY) {
-        return label.class_index < lmcu_model.logit_count ? LMCU_OK : LMCU_BAD_LABEL;
+        return label.class_index < lmcu_class_count() ? LMCU_OK : LMCU_BAD_LABEL;
     }
     for (uint32_t i = 0u; i < lmcu_model.logit_count; ++i) {
         if (!lmcu_is_finite(label.target[i])) {

@@ -267,6 +267,8 @@ def _labels(info: ModelInfo, y: ArrayLike, count: int) -> NDArray[Any]:
 
 def _measure(info: ModelInfo, logits: Floats, labels: NDArray[Any]) -> float:
     """Share of samples whose first largest logit is the label, or the mean squared error in real units."""
+    if info.loss == "cross_entropy" and info.logit_count == 1:
+        return float(np.mean((logits[:, 0] > 0) == (labels[:, 0] == 1)))
     if info.loss == "cross_entropy":
         return float(np.mean(logits.argmax(axis=1) == labels[:, 0]))
     return float(np.mean((logits - labels) ** 2))

@@ -24,14 +24,17 @@ class Split:
 def split(graph: Graph, loss: str = "auto") -> Split:
     """Strip the final softmax and the output's conversions for training, keep them for inference.
 
-    ``auto`` is cross_entropy where the model ends in a softmax or has several outputs, mse where it returns one
-    number, its input's shape (an autoencoder) or ends in LOGISTIC or TANH, whose values are no logits: targets of a
-    binary classifier are then 0 and 1, and the gradient passes the table. Raises ModelError when the loss does not
-    fit the model.
+    ``auto`` is cross_entropy where the model ends in a softmax, has several outputs, or is a binary classifier: one
+    output through LOGISTIC, which is stripped like a softmax. It is mse where the model returns another one number, its
+    input's shape (an autoencoder) or several values through LOGISTIC or TANH, which are no logits: the gradient passes
+    the table. Raises ModelError when the loss does not fit the model.
     """
     if loss not in LOSSES:
         raise ModelError(f"loss {loss!r} is unknown; use one of {', '.join(LOSSES)}")
     logits, tail, softmax = _walk_back(graph)
+    stripped = _with_sigmoid(graph, logits, tail)
+    if stripped and loss != "mse":
+        loss, logits, tail = "cross_entropy", stripped[0].inputs[0], stripped
     tensor = graph.tensors[logits]
     if tensor.dtype != "int8" or not tensor.quantized:
         raise ModelError(f"the output {tensor.name!r} is not computed in int8; quantize the model fully")
@@ -42,10 +45,22 @@ def split(graph: Graph, loss: str = "auto") -> Split:
         loss = "mse" if not softmax and (tensor.elements == 1 or like_input or bounded) else "cross_entropy"
     if loss == "mse" and softmax:
         raise ModelError("the model ends in SOFTMAX, so mse has no gradient here; use loss='cross_entropy'")
-    if loss == "cross_entropy" and (tensor.elements < 2 or tensor.shape[-1] != tensor.elements):
-        raise ModelError(f"cross_entropy needs one row of at least 2 outputs, not {list(tensor.shape)}; use loss='mse'")
+    if loss == "cross_entropy" and tensor.shape[-1:] != (tensor.elements,):
+        raise ModelError(f"cross_entropy needs one row of outputs, not {list(tensor.shape)}; use loss='mse'")
     kept = {id(op) for op in tail}
     return Split(loss, logits, [op for op in graph.ops if id(op) not in kept], tail)
+
+
+def _with_sigmoid(graph: Graph, current: int, tail: list[Op]) -> list[Op]:
+    """``tail`` from the LOGISTIC of a binary classifier on, if nothing else reads its one value; else empty."""
+    while not any(current in other.inputs for other in graph.ops if other not in tail):
+        op = graph.producer(current)
+        if not isinstance(op, Reshape | Lookup) or graph.tensors[current].elements != 1:
+            break
+        tail, current = [op, *tail], op.inputs[0]
+        if isinstance(op, Lookup):
+            return tail if op.function == "LOGISTIC" else []
+    return []
 
 
 def _walk_back(graph: Graph) -> tuple[int, list[Op], bool]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax cross-entropy and mean squared error on dequantized logits, with their gradients."""
+"""Cross-entropy (softmax, or sigmoid of one logit) and mean squared error, on dequantized logits, with gradients."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def cross_entropy(logits: Array, z: Floats, label: int) -> tuple[np.float32, boo
     gradient = powers / total
     gradient[label] -= F32(1)
     return F32(log(F32(total)) - (z[label] - z[best])), best == label, gradient
+
+
+def binary_cross_entropy(logit: int, zero_point: int, z: np.float32, label: int) -> tuple[np.float32, bool, Floats]:
+    """(loss, whether the logit's side of 0 is the label's, gradient) of one int8 ``logit`` with real value ``z``."""
+    e = exp(np.array([-abs(z)], F32))[0]
+    over = F32(1) + e
+    p = F32(1) / over if logit > zero_point else e / over
+    hit = (logit > zero_point) == bool(label)
+    value = log(over) + (F32(0) if hit else abs(z))
+    return F32(value), hit, np.array([p - F32(label)], F32)
 
 
 def mean_squared_error(z: Floats, target: Floats) -> tuple[np.float32, Floats]:

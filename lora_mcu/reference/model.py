@@ -42,7 +42,7 @@ from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
 from lora_mcu.session.learner import Learner, Pair
-from lora_mcu.session.settings import Settings
+from lora_mcu.session.settings import Settings, StorePolicy, StoreState
 from lora_mcu.session.stats import RawStats
 
 Floats = NDArray[np.float32]
@@ -144,6 +144,8 @@ class Reference(Learner):
         tensor = self._graph.tensors[self._program.split.logits]
         q = values[self._program.split.logits].ravel()
         z = tensor.s * (q.astype(np.int64) - tensor.z).astype(F32)
+        if self.info.loss == "cross_entropy" and z.size == 1:
+            return loss.binary_cross_entropy(int(q[0]), tensor.z, z[0], int.from_bytes(label, "little"))
         if self.info.loss == "cross_entropy":
             return loss.cross_entropy(q, z, int.from_bytes(label, "little"))
         value, gradient = loss.mean_squared_error(z, np.frombuffer(label, "<f4"))
@@ -280,8 +282,12 @@ class Reference(Learner):
     def _store_clear(self) -> None:
         self._store.clear()
 
-    def _stored(self) -> int:
-        return len(self._store)
+    def _store_policy(self, policy: StorePolicy) -> None:
+        if policy != StorePolicy():
+            raise NotImplementedError("the reference keeps what it is given: policy 'stop' only")
+
+    def _store_state(self) -> StoreState:
+        return StoreState(StorePolicy(), len(self._store), 0, len(self._store))
 
     def _run_epoch(self) -> RawStats:
         """Fisher-Yates from the end: place i swaps with (rand(shuffle, epoch, i) * (i + 1)) >> 32."""

@@ -68,7 +68,7 @@ def encode_sample(info: ModelInfo, x: ArrayLike) -> bytes:
 def encode_labels(info: ModelInfo, labels: ArrayLike) -> list[bytes]:
     """Return each label as the runtime takes it: a u32 class index, or ``logit_count`` float32 in real units.
 
-    Cross entropy: integers ``[N]`` from 0 to ``logit_count - 1``. Mean squared error: targets ``[N, *output]`` in the
+    Cross entropy: integers ``[N]`` from 0 to ``classes - 1``. Mean squared error: targets ``[N, *output]`` in the
     output's dtype (dequantized with the output's scale) or float32, finite. Raises DataError for anything else.
     """
     array = np.asarray(labels)
@@ -163,11 +163,11 @@ def _classes(info: ModelInfo, array: Array) -> NDArray[np.integer]:
         )
     if array.ndim != 1:
         raise DataError(f"labels have shape {_shape(array.shape)}; the model takes [N], one class index a sample")
-    bad = (array < 0) | (array >= info.logit_count)
+    bad = (array < 0) | (array >= info.classes)
     if bad.any():
         index = int(np.argmax(bad))
         raise DataError(
-            f"label {int(array[index])} of sample {index} is not in 0..{info.logit_count - 1}: the model has"
+            f"label {int(array[index])} of sample {index} is not in 0..{info.classes - 1}: the model has"
             f" {info.logit_count} outputs and LoRA adds no classes; reserve outputs when you train the base model"
         )
     return array

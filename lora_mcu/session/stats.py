@@ -22,7 +22,7 @@ class RawStats:
         return self.loss_sum / self.samples if self.samples else math.nan
 
     def accuracy(self, loss: str) -> float:
-        """Share of samples whose largest logit is the label's; nan without samples and for ``loss="mse"``."""
+        """Share of samples whose largest logit (or one logit's sign) is the label's; nan without any and for mse."""
         return self.correct / self.samples if self.samples and loss == "cross_entropy" else math.nan
 
 

@@ -32,11 +32,11 @@ def _data(program: lora_mcu.Program) -> tuple[Any, Any, Any]:
     edge = program.info.input
     stream = random_samples(edge, FRAMES, 1)
     sequences = random_samples(edge, 40, 2).reshape(8, 5, *edge.shape)
-    return stream, sequences, np.random.default_rng(3).uniform(0, 1, (8, 1)).astype(np.float32)
+    return stream, sequences, np.arange(8) % 2
 
 
 def _tune(learner: Learner, x: Any, y: Any) -> Any:
-    learner.configure(lr=0.5, batch_size=3, momentum=0.5, seed=4)
+    learner.configure(lr=0.05, batch_size=3, momentum=0.5, seed=4)
     return [learner.train(x, y) for _ in range(3)]
 
 
