@@ -275,6 +275,30 @@ def test_a_model_that_ends_in_logistic_trains_on_its_probabilities(outputs: int,
     assert twin.evaluate(x, targets).loss < 0.7 * before
 
 
+def test_a_binary_classifier_trains_on_classes_0_and_1(tmp_path: Path) -> None:
+    """LOGISTIC is stripped; the C equals the reference, the first loss TensorFlow's formula."""
+    path = tmp_path / "binary.tflite"
+    path.write_bytes(_classifier(1))
+    program = lora_mcu.compile(path, board="native", adapt="all")
+    x = random_samples(program.info.input, 40, 1)
+    y = (x[:, 0] > 0).astype(np.int64)
+    twin, reference = program.twin(), Reference(program)
+    before = twin.evaluate(x, y)
+    logits = program.graph.tensors[program.split.logits]
+    z = np.array([float(logits.s) * (int(reference.activations(s)[program.split.logits].item()) - logits.z) for s in x])
+    want = tf.nn.sigmoid_cross_entropy_with_logits(labels=y.astype(np.float64), logits=z).numpy().mean()
+    assert before.loss == pytest.approx(want, rel=1e-5)
+    for learner in (twin, reference):
+        learner.configure(lr=0.05, batch_size=4)
+        learner.store(x, y)
+        learner.run_epochs(5)
+    assert twin.adapter().to_factors(twin.info) == reference.adapter().to_factors(reference.info)
+    after = twin.evaluate(x, y)
+    assert after.loss < 0.5 * before.loss and after.accuracy > 0.9
+    with pytest.raises(lora_mcu.DataError, match=r"label 2 of sample \d+ is not in 0\.\.1"):
+        twin.evaluate(x, y + 1)
+
+
 def _message(content: bytes, tmp_path: Path) -> str:
     path = tmp_path / "odd.tflite"
     path.write_bytes(content)
