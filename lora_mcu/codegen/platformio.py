@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lora_mcu import resources
 from lora_mcu.boards import Board
 from lora_mcu.codegen import ports
+from lora_mcu.emulators.qemu import MACHINES
 
 if TYPE_CHECKING:
     import jinja2
@@ -54,6 +55,20 @@ def _chip(board: Board) -> dict[str, Any]:
     }
 
 
+def _debuggers(board: Board) -> dict[str, Any]:
+    """How `pio debug` runs the part: in QEMU, or through an ST-LINK."""
+    tools: dict[str, Any] = {}
+    if board.identity in MACHINES:
+        machine = ["-M", MACHINES[board.identity][0], "-kernel", "$PROG_PATH", "-S", "-gdb", "tcp:127.0.0.1:3333"]
+        server = {"executable": "qemu-system-arm", "arguments": [*machine, "-display", "none", "-serial", "null"]}
+        tools["qemu"] = {"server": server, "port": "127.0.0.1:3333", "default": True}
+    if "stlink" in _PROTOCOLS[board.upload] and board.family in _OPENOCD:
+        files = ["interface/stlink.cfg", f"target/{_OPENOCD[board.family][0]}.cfg"]
+        server = {"executable": "openocd", "arguments": [word for file in files for word in ("-f", file)]}
+        tools["stlink"] = {"server": server, "onboard": True}
+    return tools
+
+
 def platformio_manifest(board: Board) -> dict[str, Any]:
     """Return the board manifest (``platform/boards/<id>.json``) that PlatformIO reads."""
     return {
@@ -70,7 +85,9 @@ def platformio_manifest(board: Board) -> dict[str, Any]:
             "native": "yes" if board.is_native else "no",
             "debian_package": board.platformio.debian_package,
             "registry_package": board.platformio.registry_package,
+            "qemu_machine": MACHINES[board.identity][0] if board.identity in MACHINES else "",
         },
+        "debug": {"tools": _debuggers(board)},
         "upload": {
             "maximum_ram_size": board.sram_bytes,
             "maximum_size": board.flash_bytes,
@@ -116,6 +133,8 @@ def render_project_files(board: Board) -> dict[str, bytes]:
         **copies(firmware / "runtime", ("*.c",), "src/runtime"),
         **copies(firmware / "runtime", ("*.h",), "include"),
         **{name: text for port in folders for name, text in copies(port, ("*.c", "*.h"), "src/port").items()},
+        **copies(firmware / "test", ("*.py",), "test"),
+        **copies(firmware / "test" / "test_same_bytes", ("*.c",), "test/test_same_bytes"),
         **copies(firmware / "platform", ("platform.json", "platform.py"), "platform"),
         **copies(firmware / "platform" / "builder", ("main.py", "tools.py"), "platform/builder"),
     }

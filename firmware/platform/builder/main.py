@@ -4,6 +4,7 @@
 import importlib.util
 import os
 import pathlib
+import shutil
 import sys
 
 from SCons.Script import AlwaysBuild, Default, DefaultEnvironment
@@ -12,6 +13,7 @@ env = DefaultEnvironment()
 board = env.BoardConfig()
 prefix = board.get("build.toolchain", "")
 native = board.get("build.native") == "yes"
+testing = env.GetBuildType() == "test"  # `pio test`: its program takes the place of the main loop
 
 
 def load_tools():
@@ -42,8 +44,9 @@ WARN = ["-Wall", "-Wextra", "-Werror"]
 # The host's headers and start files serve the native board; all others are free of any library but libgcc.
 BARE_COMPILE = [] if native else ["-ffreestanding"]
 BARE_LINK = [] if native else ["-nostdlib", "-nostartfiles"]
+NAME = "test" if testing else "firmware"
 # A relative path, because the project's own may have blanks in it; SCons runs in the project's folder.
-MAP = os.path.join(os.path.relpath(env.subst("$BUILD_DIR")), "firmware.map")
+MAP = os.path.join(os.path.relpath(env.subst("$BUILD_DIR")), f"{NAME}.map")
 GARBAGE = ["-Wl,--gc-sections", f"-Wl,-Map={MAP}"]
 
 find_compiler()
@@ -57,13 +60,14 @@ env.Replace(
     OBJCOPY=prefix + "objcopy",
     RANLIB=prefix + "ranlib",
     SIZETOOL=prefix + "size",
-    PROGNAME="firmware",
+    PROGNAME=NAME,
     PROGSUFFIX=".elf",
     SIZEPROGREGEXP=r"^(?:\.text|\.rodata)\s+(\d+).*",
     SIZEDATAREGEXP=r"^(?:\.bss|\.noinit)\s+(\d+).*",
     SIZECHECKCMD="$SIZETOOL -A -d $SOURCES",
     SIZEPRINTCMD="$SIZETOOL -B -d $SOURCES",
-    UPLOAD_BIN="${BUILD_DIR}/firmware.bin",
+    UPLOAD_BIN=f"${{BUILD_DIR}}/{NAME}.bin",
+    GDB=next((gdb for gdb in (prefix + "gdb", "gdb-multiarch") if shutil.which(gdb)), "gdb"),
 )
 env.Append(
     CFLAGS=["-std=c99"],
@@ -88,11 +92,13 @@ def build_small(environment, node):
 for name in COLD:
     env.AddBuildMiddleware(build_small, f"*{os.sep}{name}.c")
 
+if testing:
+    env.Append(SRC_FILTER=["+<*>", f"-<runtime{os.sep}main.c>"])
 program = env.BuildProgram()
 targets = [program]
 if not native:
     binary = env.Command(
-        "${BUILD_DIR}/firmware.bin",
+        f"${{BUILD_DIR}}/{NAME}.bin",
         program,
         env.VerboseAction("$OBJCOPY -O binary $SOURCE $TARGET", "Building $TARGET"),
     )
