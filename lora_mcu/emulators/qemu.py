@@ -31,9 +31,10 @@ class Qemu(LineMachine):
         self.instructions_per_tick = 1000.0 / megahertz if icount else None
 
     def _command(self, image: Path, line: int) -> list[str]:
+        qemu = find_program("qemu-system-arm", "qemu-system-arm")
         content, address = patch(image, self._flash().name)
         kernel = f"/dev/fd/{self._hand_over(content)}"
-        command = [find_program("qemu-system-arm", "qemu-system-arm"), "-M", self._machine, "-kernel", kernel]
+        command = [qemu, "-M", self._machine, "-kernel", kernel]
         command += ["-semihosting-config", "enable=on,target=native"] if address else []
         command += ["-display", "none", "-monitor", "none", "-serial", "chardev:line"]
         command += ["-chardev", f"socket,id=line,fd={line},server=on,wait=off,nodelay=on"]

@@ -76,7 +76,7 @@ def test_soft_float_gives_the_twins_bytes(c3: Compiled) -> None:
 
 def test_upload_calls_esptool(c3: Compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(c3.folder, tmp_path / "p")
-    (tmp_path / "esptool").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    (tmp_path / "esptool").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\necho Hash of data verified.\n')
     (tmp_path / "esptool").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     command = [sys.executable, "-m", "platformio", "run", "-t", "upload", "--upload-port", "/dev/ttyUSB7"]
