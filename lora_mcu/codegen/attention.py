@@ -30,11 +30,11 @@ def _matmul(op: Matmul, ctx: Context) -> Emitted:
     a, b, y = (graph.tensors[i] for i in (*op.inputs[:2], op.output))
     g = op.geometry(graph)
     constants, multiplier, rounder = _rounding(op, graph, prefix)
-    for i in op.inputs:
-        data = graph.tensors[i].data
-        if data is not None:
-            constants.append(array(f"lmcu_t{i}", data))
-    bias = f"lmcu_t{op.inputs[2]}" if len(op.inputs) > 2 else "NULL"
+    bias = "NULL"
+    if len(op.inputs) > 2:
+        bias, data = f"lmcu_t{op.inputs[2]}", graph.tensors[op.inputs[2]].data
+        assert data is not None
+        constants.append(array(bias, data))
     values = (
         f"{{{ints(*g.batch)}}}, {ints(g.rows, g.columns, g.depth)}, {{{ints(*g.a_batch)}}}, {{{ints(*g.b_batch)}}}, "
         f"{ints(g.a_row, g.a_depth, g.b_column, g.b_depth, a.z, b.z, y.z)}, {c_float(a.s)}, {c_float(b.s)}, "

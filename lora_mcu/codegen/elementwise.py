@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from lora_mcu.codegen import quantmath
-from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
+from lora_mcu.codegen.cdata import Fields, array, c_float, struct
 from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints
 from lora_mcu.ir import Add, Binary, Lookup, Maximum, Minimum, Mul, Prelu, SquaredDifference, Sub, Tensor
 
@@ -40,13 +40,7 @@ def _binary(op: Binary, ctx: Context, kernel: str, ctype: str, fields: Fields, v
     """The struct begins with the broadcast; constant operands go into the image."""
     prefix, layout = f"lmcu_op{op.index}", op.layout(ctx.graph)
     shape = ", ".join(f"{{{ints(*part)}}}" for part in (layout.dims, layout.a_strides, layout.b_strides))
-    constants: list[Constant] = []
-    for i in op.inputs:
-        data = ctx.graph.tensors[i].data
-        if data is not None:
-            constants.append(array(f"lmcu_t{i}", data.astype(np.int8)))
-    initializer = f"{{{shape}}}, {values}"
-    constants.append(struct(prefix, ctype, [BROADCAST, *fields], initializer, ctx.pointer_bytes))
+    constants = [struct(prefix, ctype, [BROADCAST, *fields], f"{{{shape}}}, {values}", ctx.pointer_bytes)]
     a, b, y = (ctx.x(i) for i in (*op.inputs, op.output))
     out = Emitted(constants, f"lmcu_{kernel}_forward(&{prefix}, {a}, {b}, {y})")
     if ctx.backward_step >= 0:
@@ -61,10 +55,7 @@ def _binary(op: Binary, ctx: Context, kernel: str, ctype: str, fields: Fields, v
 @emits(Add, Sub)
 def _add(op: Add | Sub, ctx: Context) -> Emitted:
     a, b, y = _tensors(op, ctx)
-    try:
-        params = quantmath.add_params(float(a.s), float(b.s), float(y.s))
-    except ValueError as error:
-        raise op.refuse(ctx.graph, f"{error}; LiteRT refuses it too") from None
+    params = quantmath.add_params(float(a.s), float(b.s), float(y.s))
     values = f"{ints(a.z, b.z, y.z, *params)}, {clamp_values(op, ctx.graph)}"
     return _binary(op, ctx, "add" if isinstance(op, Add) else "sub", "lmcu_add_t", [*"i" * 10, CLAMP], values)
 
@@ -80,10 +71,7 @@ def _mul(op: Mul, ctx: Context) -> Emitted:
 @emits(SquaredDifference)
 def _squared_difference(op: SquaredDifference, ctx: Context) -> Emitted:
     a, b, y = _tensors(op, ctx)
-    try:
-        params = quantmath.squared_difference_params(float(a.s), float(b.s), float(y.s))
-    except ValueError as error:
-        raise op.refuse(ctx.graph, f"{error}; LiteRT refuses it too") from None
+    params = quantmath.squared_difference_params(float(a.s), float(b.s), float(y.s))
     values = f"{ints(a.z, b.z, y.z, *params)}, {c_float(a.s)}, {c_float(b.s)}, {clamp_values(op, ctx.graph)}"
     return _binary(op, ctx, "squared_difference", "lmcu_squared_difference_t", [*"i" * 11, CLAMP], values)
 
@@ -101,4 +89,7 @@ def _prelu(op: Prelu, ctx: Context) -> Emitted:
         *quantmath.quantize_multiplier(float(x.s * alpha.s / y.s)),
     )
     values = f"{ints(x.z, alpha.z, y.z, *pairs)}, {c_float(alpha.s)}, {clamp_values(op, ctx.graph)}"
-    return _binary(op, ctx, "prelu", "lmcu_prelu_t", [*"i" * 8, CLAMP], values)
+    out = _binary(op, ctx, "prelu", "lmcu_prelu_t", [*"i" * 8, CLAMP], values)
+    assert alpha.data is not None
+    out.constants.append(array(f"lmcu_t{op.inputs[1]}", alpha.data.astype(np.int8)))
+    return out

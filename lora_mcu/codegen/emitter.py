@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_mcu.codegen.cdata import Constant, Fields, c_float, struct
+from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
 from lora_mcu.ir import Activation, Graph, Op
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.memory import MemoryPlan
@@ -84,7 +84,17 @@ EMITTERS: dict[type[Op], Emitter] = {}
 
 
 def emit(op: Op, context: Context) -> Emitted:
-    return EMITTERS[type(op)](op, context)
+    """Raises ModelError where scales leave what the integer arithmetic (and the oracle's) can hold."""
+    try:
+        emitted = EMITTERS[type(op)](op, context)
+    except ValueError as error:
+        what = f"{error}; LiteRT refuses it too: calibrate the model again with data of its own kind"
+        raise op.refuse(context.graph, what) from error
+    for i in op.data_inputs():  # an operand that is constant lies in the image
+        data = context.graph.tensors[i].data
+        if data is not None:
+            emitted.constants.append(array(f"lmcu_t{i}", data))
+    return emitted
 
 
 def emits(*kinds: type[Op]) -> Callable[[Emitter], Emitter]:

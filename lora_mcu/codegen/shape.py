@@ -47,9 +47,6 @@ def _copy(op: Copy, ctx: Context) -> Emitted:
         values = (f"{_braces(p.dims, MAX_DIMS, 1)}, {ints(p.x_start, p.y_start)}, "
                   f"{_braces(p.x_strides, MAX_DIMS, 0)}, {_braces(p.y_strides, MAX_DIMS, 0)}")  # fmt: skip
         constants.append(struct(name, "lmcu_strided_copy_t", COPY, values, ctx.pointer_bytes))
-        data = ctx.graph.tensors[p.x].data
-        if data is not None:
-            constants.append(array(f"lmcu_t{p.x}", data.astype(np.int8)))
         forward.append(f"lmcu_strided_copy_forward(&{name}, {ctx.x(p.x)}, {ctx.x(p.y)})")
         if ctx.backward_step >= 0 and p.x in ctx.into and p.y in ctx.plan.gradient:
             backward.append(f"lmcu_strided_copy_backward(&{name}, {ctx.dy(op, p.y)}, {ctx.g(p.x)})")

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from pathlib import Path
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer import embedding, state
+from lora_mcu.importer.dilation import merge_dilations
 from lora_mcu.importer.flatbuffer import RawModel, RawOp, read
 from lora_mcu.importer.folding import fold
-from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, check_kinds, convert
-from lora_mcu.ir.graph import DTYPE_BYTES, Graph
+from lora_mcu.importer.refusals import check_kinds, check_tensors
+from lora_mcu.importer.registry import ENTRIES, SHAPE_INPUTS, convert
+from lora_mcu.ir.graph import Graph
 
 __all__ = ["ENTRIES", "load", "loads"]
 
@@ -23,7 +26,8 @@ for _group in ("operators", "elementwise", "attention", "shape", "reduce", "stat
 def load(path: str | Path, output: str | None = None) -> Graph:
     """Read a quantized .tflite model. Raises ModelError (one line with a way out) on anything that cannot be served.
 
-    ``output`` names the tensor to keep of a model with several outputs; what only the others need is dropped.
+    ``output`` names the tensor to keep of a model with several outputs, or one inside the model where it is to end;
+    what only the others need is dropped.
     """
     try:
         content = Path(path).read_bytes()
@@ -55,9 +59,10 @@ def _loads(content: bytes, name: str, output: str | None) -> Graph:
     fold(raw)
     embedding.resolve(raw)
     state.resolve(raw, lambda index: read(content, index))
+    merge_dilations(raw)
     live = _live(raw)
     check_kinds(raw, live)
-    _check_tensors(raw, live)
+    check_tensors(raw, live)
     ops = [convert(raw, op) for op in live]
     used = {raw.inputs[0], raw.outputs[0]} | {i for op in ops for i in (*op.inputs, *op.outputs)}
     tensors = {i: raw.tensors[i] for i in sorted(used)}
@@ -68,15 +73,20 @@ def _loads(content: bytes, name: str, output: str | None) -> Graph:
 
 
 def _choose_output(raw: RawModel, wanted: str | None) -> int:
-    """The only output, or the one called ``wanted``."""
+    """The only output, the one called ``wanted``, or a tensor of that name inside the model."""
     names = {raw.tensors[i].name: i for i in raw.outputs}
     listed = ", ".join(f"{n!r} {list(raw.tensors[i].shape)}" for n, i in names.items())
-    if wanted is not None and wanted not in names:
-        raise ModelError(f"it has no output {wanted!r}; its outputs are {listed}")
-    if wanted is None and len(raw.outputs) != 1:
-        way = f"name the one to train: output='...' of {listed}" if names else "export the model with one output"
-        raise ModelError(f"it has {len(raw.outputs)} outputs; {way}")
-    return raw.outputs[0] if wanted is None else names[wanted]
+    if wanted is None:
+        if len(raw.outputs) != 1:
+            way = f"name the one to train: output='...' of {listed}" if names else "export the model with one output"
+            raise ModelError(f"it has {len(raw.outputs)} outputs; {way}")
+        return raw.outputs[0]
+    inside = {raw.tensors[i].name: i for op in raw.ops for i in op.outputs}
+    if wanted not in names | inside:
+        near = difflib.get_close_matches(wanted, inside, 3)
+        raise ModelError(f"it has no output {wanted!r}; its outputs are {listed}"
+                         + (f"; near in name: {', '.join(map(repr, near))}" if near else ""))  # fmt: skip
+    return names.get(wanted, inside.get(wanted, -1))
 
 
 def _live(raw: RawModel) -> list[RawOp]:
@@ -94,21 +104,3 @@ def _live(raw: RawModel) -> list[RawOp]:
                 skipped = SHAPE_INPUTS.get(op.kind, len(op.inputs))
                 needed.update(i for i in op.inputs[:skipped] if i >= 0)
     return live[::-1]
-
-
-def _check_tensors(raw: RawModel, live: list[RawOp]) -> None:
-    for op in live:
-        for i in op.inputs[: SHAPE_INPUTS.get(op.kind, len(op.inputs))] + op.outputs:
-            if i < 0:
-                continue
-            tensor = raw.tensors[i]
-            if -1 in tensor.shape:
-                raise ModelError(
-                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} has dynamic shape {list(tensor.shape)}; "
-                    "convert with fixed shapes (a concrete function with input shape [1, ...])"
-                )
-            if tensor.dtype not in DTYPE_BYTES or tensor.dtype == "int16":
-                raise ModelError(
-                    f"operator {op.index} {op.kind}: tensor {tensor.name!r} is {tensor.dtype}; only full int8 models "
-                    "are served: convert with supported_ops = [TFLITE_BUILTINS_INT8]"
-                )

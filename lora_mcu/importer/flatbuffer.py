@@ -38,6 +38,7 @@ class RawModel:
     inputs: list[int]
     outputs: list[int]
     states: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)  # initial values by tensor
+    sparse: set[int] = field(default_factory=set)  # tensors whose data is not stored row by row
 
 
 @cache
@@ -64,7 +65,9 @@ def read(content: bytes, subgraph: int = 0) -> RawModel:
     ops = [_operator(model, graph.Operators(i), i, len(tensors)) for i in range(graph.OperatorsLength())]
     inputs = [_index(i, len(tensors), "model input") for i in _ints(graph.InputsAsNumpy())]
     outputs = [_index(i, len(tensors), "model output") for i in _ints(graph.OutputsAsNumpy())]
-    return RawModel(hashlib.sha256(content).hexdigest(), tensors, ops, inputs, outputs)
+    sparse = {i for i in range(len(tensors)) if graph.Tensors(i).Sparsity() is not None}
+    digest = hashlib.sha256(content).hexdigest()
+    return RawModel(digest, tensors, ops, inputs, outputs, sparse=sparse)
 
 
 def _ints(array: Any) -> list[int]:
@@ -114,7 +117,8 @@ def _tensor(content: bytes, model: Any, raw: Any, index: int) -> Tensor:
     dtype = _names(tflite.TensorType).get(raw.Type(), "?").lower()
     shape = tuple(_ints(raw.ShapeAsNumpy()))
     signature = _ints(raw.ShapeSignatureAsNumpy())
-    if any(d < 0 for d in signature[1:]) or any(d < 1 for d in shape):
+    empty = dtype in ("int32", "int64") and 0 in shape and min(shape) == 0  # a scalar's shape, an empty part of one
+    if any(d < 0 for d in signature[1:]) or any(d < 1 for d in shape) and not empty:
         # a dimension of 0 or less in `shape` is allowed only for tensors that nothing live uses
         shape = tuple(-1 if d < 1 or s < 0 else d for d, s in zip(shape, (signature or shape), strict=False))
     elements = 1
@@ -166,7 +170,9 @@ def _constant(content: bytes, model: Any, raw: Any, tensor: Tensor, index: int) 
         if start + size > len(content):
             raise ModelError(f"tensor {index} {tensor.name!r} lies beyond the end of the file; it is truncated")
         payload = np.frombuffer(content, np.uint8, size, start)
-    if payload is None or tensor.dtype not in _NUMPY:
+    if tensor.dtype in _NUMPY and 0 in tensor.shape:
+        return np.zeros(tensor.shape, _NUMPY[tensor.dtype])
+    if payload is None or tensor.dtype not in _NUMPY or raw.Sparsity() is not None:
         return None
     if -1 in tensor.shape or len(payload) != tensor.nbytes:
         raise ModelError(f"tensor {index} {tensor.name!r} of shape {list(tensor.shape)} holds {len(payload)} bytes")

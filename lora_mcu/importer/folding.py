@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_mcu.errors import ModelError
 from lora_mcu.importer.dynamic import resolve
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
 from lora_mcu.importer.slices import indices
@@ -34,15 +35,17 @@ def fold(raw: RawModel) -> None:
     resolved: set[int] = set()
     for op in raw.ops:
         resolve(raw, op, resolved)
+        shapes = [raw.tensors[i].shape for i in op.outputs]
         if left > 0 and _folded(raw, op):
             left -= sum(raw.tensors[i].elements for i in op.outputs)
+            resolved.update(i for i, s in zip(op.outputs, shapes, strict=True) if raw.tensors[i].shape != s)
         else:
             kept.append(op)
     raw.ops = kept
 
 
 def _folded(raw: RawModel, op: RawOp) -> bool:
-    if any(raw.tensors[i].data is not None for i in op.outputs):
+    if any((data := raw.tensors[i].data) is not None and data.size for i in op.outputs):
         return False
     try:
         if op.kind in _SHAPES:
@@ -60,7 +63,7 @@ def _folded(raw: RawModel, op: RawOp) -> bool:
             with np.errstate(all="raise"):
                 return exact and _store(raw, op, [_INTEGERS[op.kind](*constants)])
         return _store(raw, op, _FOLDERS[op.kind](raw, op, constants))
-    except (IndexError, ValueError, TypeError, AttributeError, ArithmeticError):
+    except (IndexError, ValueError, TypeError, AttributeError, ArithmeticError, ModelError):
         return False  # malformed: its entry refuses it by name
 
 
@@ -69,10 +72,11 @@ def _store(raw: RawModel, op: RawOp, results: list[Array]) -> bool:
     ready: list[tuple[Tensor, Array]] = []
     for i, value in zip(op.outputs, results, strict=True):
         tensor = raw.tensors[i]
-        if tensor.dtype not in _DTYPES or np.size(value) < 1:
+        if tensor.dtype not in _DTYPES or np.size(value) < 1 and tensor.dtype not in ("int32", "int64"):
             return False
         known = -1 not in tensor.shape and math.prod(tensor.shape) == np.size(value)
-        if not known and -1 not in tensor.shape:
+        computed = tensor.dtype in ("int32", "int64")  # the file's shape may be a guess: see dynamic.py
+        if not known and -1 not in tensor.shape and not computed:
             return False
         shape = tensor.shape if known else np.shape(value)
         ready.append((tensor, np.asarray(value).astype(_DTYPES[tensor.dtype]).reshape(shape)))
@@ -139,7 +143,8 @@ def _cast(raw: RawModel, op: RawOp, values: list[Array]) -> list[Array]:
 
 def _reshape(raw: RawModel, op: RawOp, values: list[Array]) -> list[Array]:
     shape = raw.tensors[op.outputs[0]].shape
-    return [values[0].reshape(shape if -1 not in shape else values[1].ravel())]
+    fits = -1 not in shape and math.prod(shape) == values[0].size
+    return [values[0].reshape(shape if fits else values[1].ravel())]
 
 
 _SHAPES: dict[str, Callable[[tuple[int, ...]], Array]] = {

@@ -11,7 +11,6 @@ import numpy as np
 
 from lora_mcu.errors import ModelError
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
-from lora_mcu.ir.elementwise import float_model
 from lora_mcu.ir.ops import Activation, Op, Window
 
 Entry = Callable[[RawModel, RawOp], Op]
@@ -41,26 +40,6 @@ def convert(raw: RawModel, op: RawOp) -> Op:
         return ENTRIES[op.kind](raw, op)
     except (IndexError, AttributeError, TypeError, ValueError) as error:
         raise refuse(raw, op, "an input or its options are missing or malformed") from error
-
-
-def check_kinds(raw: RawModel, live: list[RawOp]) -> None:
-    """Raise ModelError for a float model, else naming the first operator that has no entry, and the other kinds."""
-    for op in live:
-        if op.kind in ENTRIES:
-            _refuse_float(raw, op)
-    unknown = [op for op in live if op.kind not in ENTRIES]
-    if unknown:
-        others = sorted({op.kind for op in unknown} - {unknown[0].kind})
-        also = f" (nor are {', '.join(others)})" if others else ""
-        raise refuse(raw, unknown[0], f"not supported{also}; supported are {', '.join(sorted(ENTRIES))}")
-
-
-def _refuse_float(raw: RawModel, op: RawOp) -> None:
-    if op.kind in FLOAT_KINDS or isinstance(op.options, IndexedBy):
-        return
-    floats = [raw.tensors[i].name for i in (*op.inputs, *op.outputs) if i >= 0 and raw.tensors[i].dtype == "float32"]
-    if floats:
-        raise float_model(op.index, op.kind, floats[0])
 
 
 def entry(*kinds: str) -> Callable[[Entry], Entry]:

@@ -78,12 +78,14 @@ class FloatOp(Op):
         return _refusal(self, graph, self.function, what)
 
 
-def float_model(index: int, kind: str, tensor: str) -> ModelError:
-    """The refusal of a model that computes in float32, with the lines that quantize it."""
+def float_model(index: int, kind: str, tensor: str, int8_weights: bool = False) -> ModelError:
+    """The refusal of a model that computes in float32, with what quantizes it."""
+    made = "a dynamic-range model: only its weights are int8" if int8_weights else "a float or dynamic-range model"
     return ModelError(
-        f"operator {index} {kind}: tensor {tensor!r} is float32; this is a float or dynamic-range model: "
-        "quantize it fully (converter.optimizations = [tf.lite.Optimize.DEFAULT]; converter.representative_dataset "
-        "= samples; converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8])"
+        f"operator {index} {kind}: tensor {tensor!r} is float32; this is {made}. Quantize it fully: `lora-mcu quantize "
+        "MODEL --data x.npz -o out.tflite`, or in Python converter.optimizations = [tf.lite.Optimize.DEFAULT]; "
+        "converter.representative_dataset = samples; "
+        "converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]"
     )
 
 

@@ -128,7 +128,8 @@ def same_size(graph: Graph, op: Op, inputs: list[int]) -> list[int]:
 
 def _image(graph: Graph, op: Op, tensor: Tensor) -> tuple[int, int, int]:
     op.require(graph, len(tensor.shape) == 4 and tensor.shape[0] == 1,
-               f"tensor {tensor.name!r} has shape {list(tensor.shape)}; [1, H, W, C] is needed")  # fmt: skip
+               f"tensor {tensor.name!r} has shape {list(tensor.shape)}; [1, H, W, C] is needed: convert with batch 1 "
+               "(a concrete function with input shape [1, ...])")  # fmt: skip
     return tensor.shape[1], tensor.shape[2], tensor.shape[3]
 
 

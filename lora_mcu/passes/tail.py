@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_mcu.errors import ModelError
-from lora_mcu.ir import Dequantize, Graph, LogSoftmax, Lookup, Op, Requantize, Reshape, Softmax
+from lora_mcu.ir import Dequantize, Graph, LogSoftmax, Lookup, Op, Requantize, Reshape, Softmax, Tensor
 
 LOSSES = ("auto", "cross_entropy", "mse")
 
@@ -24,10 +24,11 @@ class Split:
 def split(graph: Graph, loss: str = "auto") -> Split:
     """Strip the final softmax and the output's conversions for training, keep them for inference.
 
-    ``auto`` is cross_entropy where the model ends in a softmax, has several outputs, or is a binary classifier: one
-    output through LOGISTIC, which is stripped like a softmax. It is mse where the model returns another one number, its
-    input's shape (an autoencoder) or several values through LOGISTIC or TANH, which are no logits: the gradient passes
-    the table. Raises ModelError when the loss does not fit the model.
+    ``auto`` is cross_entropy where the model ends in one row of a softmax, has several outputs, or is a binary
+    classifier: one output through LOGISTIC, which is stripped like a softmax. It is mse where the model returns another
+    one number, several rows (a mask, a grid of cells), its input's shape (an autoencoder) or several values through
+    LOGISTIC or TANH, which are no logits: the gradient passes the table, as it passes a softmax that mse keeps.
+    Raises ModelError when the loss does not fit the model.
     """
     if loss not in LOSSES:
         raise ModelError(f"loss {loss!r} is unknown; use one of {', '.join(LOSSES)}")
@@ -42,10 +43,11 @@ def split(graph: Graph, loss: str = "auto") -> Split:
         like_input = tensor.shape == graph.tensors[graph.input].shape
         last = graph.producer(logits)
         bounded = isinstance(last, Lookup) and last.function in ("LOGISTIC", "TANH")
-        loss = "mse" if not softmax and (tensor.elements == 1 or like_input or bounded) else "cross_entropy"
-    if loss == "mse" and softmax:
-        raise ModelError("the model ends in SOFTMAX, so mse has no gradient here; use loss='cross_entropy'")
-    if loss == "cross_entropy" and tensor.shape[-1:] != (tensor.elements,):
+        no_class = not softmax and (tensor.elements == 1 or like_input or bounded)
+        loss = "mse" if no_class or not _one_row(tensor) else "cross_entropy"
+    if loss == "mse" and softmax:  # its targets are probabilities
+        logits, tail, _ = _walk_back(graph, through_softmax=False)
+    if loss == "cross_entropy" and not _one_row(tensor):
         raise ModelError(f"cross_entropy needs one row of outputs, not {list(tensor.shape)}; use loss='mse'")
     kept = {id(op) for op in tail}
     return Split(loss, logits, [op for op in graph.ops if id(op) not in kept], tail)
@@ -63,12 +65,16 @@ def _with_sigmoid(graph: Graph, current: int, tail: list[Op]) -> list[Op]:
     return []
 
 
-def _walk_back(graph: Graph) -> tuple[int, list[Op], bool]:
+def _one_row(tensor: Tensor) -> bool:
+    return bool(tensor.shape) and tensor.shape[-1] == tensor.elements
+
+
+def _walk_back(graph: Graph, through_softmax: bool = True) -> tuple[int, list[Op], bool]:
     current, softmax = graph.output, False
     tail: list[Op] = []
     while (op := graph.producer(current)) is not None:
         strip = isinstance(op, Dequantize | Requantize | Reshape) or (
-            isinstance(op, Softmax | LogSoftmax) and not softmax
+            isinstance(op, Softmax | LogSoftmax) and through_softmax and not softmax
         )
         used_elsewhere = any(current in other.inputs for other in graph.ops if other not in tail)
         if not strip or used_elsewhere:

@@ -103,6 +103,41 @@ def conv(rng: Rng) -> bytes:
 
 
 @_maker
+def dilated_by_batches(rng: Rng) -> bytes:
+    """How converters write a dilated convolution: SPACE_TO_BATCH_ND, CONV_2D without padding, BATCH_TO_SPACE_ND."""
+    b, c, m = Builder(), int(rng.integers(1, 6)), int(rng.integers(1, 6))
+    block, kernel, phase = ([int(v) for v in rng.integers(low, 4, 2)] for low in (1, 1, 3))
+    if sequence := bool(rng.integers(2)):
+        block, kernel, phase = [1, block[1]], [1, kernel[1]], [1, phase[1] + 2]
+    pads = [[int(v) for v in rng.integers(0, 3, 2)] if d > 1 else [0, 0] for d in block]
+    crops = [[int(v) for v in rng.integers(0, 2, 2)] if d > 1 else [0, 0] for d in block]
+    size = [d * p - sum(pad) for d, p, pad in zip(block, phase, pads, strict=True)]
+    cut = [d * (p - k + 1) - sum(crop) for d, p, k, crop in zip(block, phase, kernel, crops, strict=True)]
+    if min(*size, *cut) < 1:
+        return dilated_by_batches(rng)
+    x_scale, zero, n = _scale(rng), _zero(rng), block[0] * block[1]
+    flat = slice(1, 2) if sequence else slice(0, 2)
+    x = b.tensor((1, *size[flat], c), "int8", x_scale, zero)
+    spread, y_zero = b.like(x, (n, *phase[flat], c)), _zero(rng)
+    inputs, y_scale = _weighted(rng, b, spread, x_scale, (m, *kernel, c), m, 0, kernel[0] * kernel[1] * c, True)
+    made = b.tensor((n, *(p - k + 1 for p, k in zip(phase, kernel, strict=True)), m), "int8", y_scale, y_zero)
+    y = b.like(made, (1, *cut[flat], m))
+    blocks = b.tensor((2 - sequence,), "int32", data=block[flat])
+    b.op("SPACE_TO_BATCH_ND", [x, blocks, b.tensor((2 - sequence, 2), "int32", data=pads[flat])], [spread])
+    if sequence:
+        inputs[0] = b.like(x, (n, 1, phase[1], c))
+        b.op("EXPAND_DIMS", [spread, b.tensor((), "int32", data=1)], [inputs[0]])
+    b.op("CONV_2D", inputs, [made], "Conv2DOptions", padding=VALID, strideH=1, strideW=1, dilationHFactor=1,
+         dilationWFactor=1, fusedActivationFunction=_activation(rng))  # fmt: skip
+    if sequence:
+        row = b.like(made, (n, phase[1] - kernel[1] + 1, m))
+        b.op("RESHAPE", [made, b.tensor((3,), "int32", data=(n, phase[1] - kernel[1] + 1, m))], [row], "ReshapeOptions")
+        made = row
+    b.op("BATCH_TO_SPACE_ND", [made, blocks, b.tensor((2 - sequence, 2), "int32", data=crops[flat])], [y])
+    return b.build([x], [y])
+
+
+@_maker
 def depthwise(rng: Rng) -> bytes:
     b, win = Builder(), _window(rng, dilated=True)
     c, mult = int(rng.choice([1, 2, 3, 16, 17, 33])), int(rng.choice([1, 1, 2, 3, 8]))

@@ -9,12 +9,14 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-_TYPES = {"int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32", "int16": "INT16",
-          "resource": "RESOURCE", "bool": "BOOL"}  # fmt: skip
+_TYPES = {
+    "int8": "INT8", "uint8": "UINT8", "int32": "INT32", "float32": "FLOAT32", "int16": "INT16", "int4": "INT4",
+    "float16": "FLOAT16", "resource": "RESOURCE", "int64": "INT64", "bool": "BOOL",
+}  # fmt: skip
 _VERSION_5 = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
 _VERSION_1 = ("RELU_N1_TO_1", "ELU", "HARD_SWISH", "POW", "DIV", "SQUARE", "SIN", "COS", "PRELU", "NEG", "RESHAPE",
               "DEPTH_TO_SPACE", "RANGE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE",
-              "LESS", "SELECT", "CAST")  # fmt: skip
+              "LESS", "SELECT", "CAST", "EXPAND_DIMS")  # fmt: skip
 RELU = {"NONE": 0, "RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
 SAME, VALID = 0, 1
 

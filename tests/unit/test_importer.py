@@ -156,8 +156,8 @@ def test_of_several_outputs_one_is_named_and_the_others_are_dropped() -> None:
         ModelError, match=r"2 outputs; name the one to train: output='...' of 't4' \[1, 3\], 't3' \[1, 4\]"
     ):
         loads(two_outputs())
-    with pytest.raises(ModelError, match=r"no output 't2'; its outputs are 't4' \[1, 3\], 't3' \[1, 4\]"):
-        loads(two_outputs(), output="t2")
+    with pytest.raises(ModelError, match=r"no output 't9'; its outputs are 't4' \[1, 3\], 't3' \[1, 4\]"):
+        loads(two_outputs(), output="t9")
     with pytest.raises(ModelError, match="operator 1 CUMSUM"):
         loads(two_outputs(), output="t3")
 

@@ -80,10 +80,30 @@ def test_softmax_is_stripped_for_training_and_kept_for_inference() -> None:
     assert all(op.KIND != "SOFTMAX" for op in split.forward)
 
 
-@pytest.mark.parametrize(("loss", "message"), [("mse", "ends in SOFTMAX"), ("hinge", "unknown")])
-def test_losses_that_do_not_fit(loss: str, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tail.split(load(HAR), loss)
+def test_a_loss_that_is_unknown() -> None:
+    with pytest.raises(ModelError, match="unknown"):
+        tail.split(load(HAR), "hinge")
+
+
+def softmax_over(shape: tuple[int, ...]) -> bytes:
+    """A 1 x 1 convolution and a softmax over its channels, as FOMO's grid of cells has it."""
+    b = Builder()
+    x, z = b.tensor(shape, scale=0.5), b.tensor(shape, scale=0.5)
+    y = b.tensor(shape, scale=1 / 256, zero_point=-128)
+    w = b.tensor((shape[-1], 1, 1, shape[-1]), scale=0.1, data=np.eye(shape[-1]).reshape(shape[-1], 1, 1, -1))
+    b.op("CONV_2D", [x, w], [z], "Conv2DOptions", strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    b.op("SOFTMAX", [z], [y], "SoftmaxOptions", beta=1.0)
+    return b.build([x], [y])
+
+
+def test_a_softmax_of_several_rows_trains_on_mse_through_it() -> None:
+    """No label names one class of many cells: targets are the probabilities."""
+    split = tail.split(loads(softmax_over((1, 3, 2, 4))))
+    assert (split.loss, [op.KIND for op in split.forward], split.tail) == ("mse", ["CONV_2D", "SOFTMAX"], [])
+    split = tail.split(load(HAR), "mse")
+    assert split.loss == "mse" and split.forward[-1].KIND == "SOFTMAX" and not split.tail
+    with pytest.raises(ModelError, match="cross_entropy needs one row"):
+        tail.split(loads(softmax_over((1, 3, 2, 4))), "cross_entropy")
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 4), "mse"), ((1, 1), "mse"), ((1, 3), "cross_entropy")])
