@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from link.fake_device import FakeDevice, Model
 
+from link.fake_device import FakeDevice, Model
 from lora_mcu.cli.training import fit, go_on
 from lora_mcu.datasets import Dataset
 from lora_mcu.errors import DataError

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from link.fake_device import LARGE, SMALL, WIDE, FakeDevice, Faults, FaultyLine, Model
 
+from link.fake_device import LARGE, SMALL, WIDE, FakeDevice, Faults, FaultyLine, Model
 from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.link import commands, ports

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from link.fake_device import SMALL, FakeDevice, Faults, FaultyLine, Model
 
+from link.fake_device import SMALL, FakeDevice, Faults, FaultyLine, Model
 from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.link.trace import read_trace, words
 from lora_mcu.session.device import Device

@@ -64,7 +64,7 @@ def test_info_survives_the_firmware() -> None:
             lora_mcu.BoardError,
             "more than the 131072 of netduinoplus2",
         ),
-        ({"board": "netduinoplus2", "loss": "mse"}, lora_mcu.ModelError, "SOFTMAX"),
+        ({"board": "netduinoplus2", "loss": "hinge"}, lora_mcu.ModelError, "cross_entropy, mse"),
     ],
 )
 def test_refusals(arguments: dict[str, object], error: type[Exception], message: str) -> None:
