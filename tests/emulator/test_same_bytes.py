@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import same_bytes
 from numpy.typing import NDArray
 from projects import HAR, Compiled, compile_and_build
 
@@ -61,18 +63,6 @@ def test_cortex_m4_gives_the_twins_bytes(har: Compiled, windows: Samples, tuned:
         assert 0 < device.statistics().stack_used < STACK
 
 
-@pytest.mark.parametrize("board", ["mps2_an500", "mps3_an547"])
-def test_other_cores_give_the_same_bytes(
-    board: str, har: Compiled, windows: Samples, tuned: bytes, tmp_path: Path
-) -> None:
-    """Cores whose FPUs and compiler choices differ from the M4's."""
-    compiled = compile_and_build(tmp_path / board, HAR, board, adapt="all")
-    assert compiled.program.info.layout_sha256 == har.program.info.layout_sha256
-    with lora_mcu.emulate(compiled.folder) as url, lora_mcu.Device(url) as device:
-        assert tune(device, windows) == tuned
-        assert 0 < device.statistics().stack_used < STACK
-
-
 def test_native_process_gives_the_twins_bytes(har_native: Compiled, windows: Samples, tuned: bytes) -> None:
     with lora_mcu.emulate(har_native.folder) as url, lora_mcu.Device(url) as device:
         assert tune(device, windows) == tuned
@@ -104,6 +94,62 @@ def test_one_planted_bit_changes_the_bytes(
     assert files[file].count(old.encode()) >= 1
     planted = Twin.from_files({**files, file: files[file].replace(old.encode(), new.encode())}, har.program.info)
     assert tune(planted, windows) != tuned
+
+
+# ---- a thousand steps of a small model on every kind of core ----
+
+CORES = ("netduinoplus2", "mps2_an500", "mps3_an547", "esp32_c3_devkitm_1", "native")  # M4, M7, M55, RV32, this one
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compiled]:
+    """The small model built for each of CORES."""
+    folder = tmp_path_factory.mktemp("small")
+    model = folder / "small.tflite"
+    model.write_bytes(same_bytes.small_model())
+    with ThreadPoolExecutor(2) as pool:
+        built = pool.map(lambda board: compile_and_build(folder / board, model, board, adapt="all", rank=2), CORES)
+        return dict(zip(CORES, built, strict=True))
+
+
+@pytest.fixture(scope="module")
+def thousand(small: dict[str, Compiled]) -> same_bytes.History:
+    """The twin's factors after each step; training goes on to the end of it."""
+    twin, data = small["netduinoplus2"].program.twin(), same_bytes.samples()
+    before, initial = twin.evaluate(*data), twin.adapter()
+    found = same_bytes.history(twin, data)
+    assert twin.evaluate(*data).loss < 0.5 * before.loss
+    for name, (a, b) in twin.adapter().layers.items():
+        assert b.all() and np.count_nonzero(a != initial.layers[name][0]) > 0.9 * a.size, name
+    assert len(set(found)) == same_bytes.STEPS + 1, "every step changes something"
+    return found
+
+
+@pytest.mark.parametrize("board", CORES)
+def test_a_thousand_steps_give_the_twins_bytes(
+    board: str, small: dict[str, Compiled], thousand: same_bytes.History
+) -> None:
+    with lora_mcu.emulate(small[board].folder) as url, lora_mcu.Device(url) as device:
+        assert same_bytes.parting(device, same_bytes.samples(), thousand) is None
+        if board != "native":
+            assert 0 < device.statistics().stack_used < STACK
+
+
+def test_where_they_part_is_told(small: dict[str, Compiled], thousand: same_bytes.History) -> None:
+    """One bit of one parameter, from one step on: the planted code is another device's."""
+    program = small["netduinoplus2"].program
+    files, file = program.files(), "src/runtime/sgd.c"
+    old = b"        write_segment(segment(index));\n    }\n"
+    new = old + b"    lmcu_model.factors[77] ^= (uint16_t)(lmcu_context.step == 437u);\n"
+    assert files[file].count(old) == 1
+    planted = Twin.from_files({**files, file: files[file].replace(old, new)}, program.info)
+    names = program.info.layers
+    at = 77 - 2 * (names[0].k + names[0].m)
+    was = int(np.frombuffer(thousand[438], "<u2")[77])
+    assert same_bytes.parting(planted, same_bytes.samples(), thousand) == (
+        f"after step 438: 1 of 146 parameters differ, the first is {names[1].name}.lora_A[0, {at}] (parameter 77):"
+        f" 0x{was ^ 1:04x}, not 0x{was:04x}"
+    )
 
 
 def keyword_samples(program: lora_mcu.Program) -> tuple[NDArray[Any], NDArray[Any]]:
