@@ -297,9 +297,18 @@ static int all_zero(const float *g, int32_t count)
     return 1;
 }
 
-/* One position: g [out_c], masked. f is NULL without an adapter, dx at the first adapted layer. */
+/* dx [k] of one position of a 1 x 1 kernel, in place of what was there */
+static void replace(const float *val, int32_t k, float *dx)
+{
+    for (int32_t i = 0; i < k; ++i) {
+        dx[i] = val ? 0.0f + val[i] : 0.0f;
+    }
+}
+
+/* One position: g [out_c], masked. f is NULL without an adapter, dx at the first adapted layer. `in_place`: dx takes the
+ * memory of g, which is read before. */
 static void backward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *g, const int16_t *patch,
-                              int32_t k, float *val, int32_t oy, int32_t ox, float *dx)
+                              int32_t k, float *val, int32_t oy, int32_t ox, float *dx, int in_place)
 {
     float h[LMCU_MAX_RANK];
     if (f) {
@@ -312,7 +321,11 @@ static void backward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, c
     if (f) {
         lmcu_lora_add_input_gradient(f, h, val);
     }
-    scatter(p, val, oy, ox, dx);
+    if (in_place) {
+        replace(val, k, dx + ((intptr_t)oy * p->out_w + ox) * k);
+    } else {
+        scatter(p, val, oy, ox, dx);
+    }
 }
 
 /* g [out_c] = one position's gradient, masked; g may be dy */
@@ -329,6 +342,7 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
 {
     const int32_t k = patch_length(p), m = p->out_c;
     const scratch_t s = prepare_scratch(p, 1, scratch);
+    const int in_place = dx && dx == dy;
     float *val = s.rest, *free = val + (dx ? k : 0);
     lmcu_factors_t f;
     if (lora) {
@@ -341,12 +355,15 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
             mask_position(p, y, shared ? shared : dy, g);
             dy = shared ? dy : dy + m;
             if (all_zero(g, m)) { /* would add zeros only */
+                if (in_place) {
+                    replace(NULL, k, dx + ((intptr_t)oy * p->out_w + ox) * k);
+                }
                 continue;
             }
             if (lora) {
                 load_patch(p, x, oy, ox, s.bytes, s.patch, LMCU_GROUP);
             }
-            backward_position(p, lora ? &f : 0, g, s.patch, k, val, oy, ox, dx);
+            backward_position(p, lora ? &f : 0, g, s.patch, k, val, oy, ox, dx, in_place);
         }
     }
 }

@@ -141,7 +141,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
 
 /* k = kernel_h * kernel_w * in_c, m = out_c. scratch: 4 * k4 forward, 2 * k4 backward, + k4 where in_c is no multiple of 4
  * and the kernel is larger than 1 x 1; with an adapter + 4 * rank * (k + m); backward, unless dx is NULL, + 4 * k. y may
- * be x where the kernel is 1 x 1 with stride 1 and no padding, and out_c <= in_c */
+ * be x where the kernel is 1 x 1 with stride 1 and no padding, and out_c <= in_c; dx may be dy there where in_c <= out_c */
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch);

@@ -220,6 +220,11 @@ class Conv2D(_Weighted):
         x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
         return self.inputs[:1] if self.window.is_point and y.elements <= x.elements else []
 
+    def gradient_in_place(self, graph: Graph) -> list[int]:
+        """A position's gradient is read before the input's is written, which takes no more room."""
+        x, y = graph.tensors[self.inputs[0]], graph.tensors[self.output]
+        return self.inputs[:1] if self.window.is_point and x.elements <= y.elements else []
+
     def input_rows(self, row: int) -> tuple[int, int] | None:
         return self.window.rows(row)
 

@@ -20,7 +20,7 @@ _INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 1.4, 3.6, 5.0, 7.0
 _PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
 _PER_ELEMENT = 12.0  # everything that is not a product, an output element
 _PER_ADAPTED = 65.0  # an adapted output element: its share of the accumulator, rounded
-_PER_MOVED_BYTE, _PER_ROW = 1.25, 400.0  # depth-first execution: memmove by words, a kernel called for one row
+_PER_MOVED_BYTE, _PER_ROW = 1.25, 600.0  # depth-first execution: memmove by words, a kernel called for one row
 _UPDATE = 55.0  # a parameter and step: checks, momentum, stochastic rounding
 
 
