@@ -35,8 +35,8 @@ LEAN = {"momentum": False, "max_batch": 1}
 
 @dataclass(frozen=True)
 class Case:
-    """``before``: arena, factors, gradients and momentum of the planner without in-place operators, shared gradients and
-    depth-first execution (commit f90a3fe), measured there by this sum."""
+    """``before``: arena, factors, gradients and momentum of the planner without in-place operators, shared gradients
+    and depth-first execution (commit f90a3fe), measured there by this sum."""
 
     name: str
     file: str
@@ -59,13 +59,14 @@ def memory(model: Path, case: Case, **options: Any) -> dict[str, int]:
     """Bytes of a plan for the host, whose SRAM never limits it."""
     report = lora_mcu.compile(model, board="native", adapt=case.adapt, rank=4, cache="off", **options).report()
     out = {name: report.sram.get(name, 0) for name in PARTS}
-    return {**out, "total": sum(out.values()), "bound": report.arena_lower_bound,
-            "moving": sum(s["instructions"] for s in report.stripes), "inference": report.inference_instructions}  # fmt: skip
+    moving = sum(s["instructions"] for s in report.stripes)
+    return {**out, "total": sum(out.values()), "bound": report.arena_lower_bound, "moving": moving,
+            "inference": report.inference_instructions}  # fmt: skip
 
 
 def mobilenet(size: int, file: Path) -> None:
-    """Keras MobileNetV2, alpha 0.35, 10 classes, random weights; statistics of its normalizations from random images, so
-    that activations are alive."""
+    """Keras MobileNetV2, alpha 0.35, 10 classes, random weights; statistics of its normalizations from random images,
+    so that activations are alive."""
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(0)
