@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from link.fake_device import Faults, FaultyLine
 
 import lora_mcu
 from benchmarks import cases
+from link.fake_device import Faults, FaultyLine
 from lora_mcu.link.transport import SerialTransport, Transport
 
 SIZES = (12, 8, 4)

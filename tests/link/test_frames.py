@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from link.fake_device import FLAGS, RUNTIME
 
+from link.fake_device import FLAGS, RUNTIME
 from lora_mcu.link.frames import MAX_PAYLOAD, Decoder, Frame, decode, encode
 
 MAX_C_PAYLOAD = 1024

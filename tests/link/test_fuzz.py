@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from link import fuzz_run
 from link.fake_device import SMALL, Model
 from link.fuzz_run import MODELS, build_guided, build_mutating
-
 from lora_mcu.link.codes import Message
 
 FRAMES = 60000

@@ -7,9 +7,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from link.fake_device import Model
 
 from benchmarks import link as bench
+from link.fake_device import Model
 from lora_mcu.passes.ring import ring_bytes, sample_line_bytes
 
 COSTS = bench.Costs(**json.loads(bench.COSTS.read_text())["instructions"])

@@ -7,8 +7,8 @@ import struct
 import zlib
 
 import pytest
-from link.fake_device import LARGE, SMALL, WIDE, FakeDevice, Model
 
+from link.fake_device import LARGE, SMALL, WIDE, FakeDevice, Model
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message, Status
 from lora_mcu.link.frames import Decoder, Frame, encode
 

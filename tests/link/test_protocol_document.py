@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from link.fake_device import SMALL, FakeDevice
-
 from lora_mcu.link import client, commands
 from lora_mcu.link.codes import MESSAGE_TEXT, PROTOCOL_VERSION, STATUS_TEXT, Message, ResetCause, Status
 

@@ -7,8 +7,8 @@ import ctypes
 
 import numpy as np
 import pytest
-from link.fake_device import SMALL, FakeDevice, Faults, FaultyLine
 
+from link.fake_device import SMALL, FakeDevice, Faults, FaultyLine
 from lora_mcu.adapters import Adapter
 from lora_mcu.errors import DataError, DeviceError
 from lora_mcu.link.codes import Message, Status

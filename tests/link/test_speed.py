@@ -8,8 +8,8 @@ import struct
 
 import numpy as np
 import pytest
-from link.fake_device import SMALL, FakeDevice, Model
 
+from link.fake_device import SMALL, FakeDevice, Model
 from lora_mcu.link import client as link_client
 from lora_mcu.link.client import Client, StatusError
 from lora_mcu.link.codes import Message, Status
