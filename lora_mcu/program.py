@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Embedding, Graph
+from lora_mcu.link.auth import KEY_BYTES, TAG_BYTES
 from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, ring, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
@@ -50,6 +51,7 @@ class _Options:
     momentum: bool
     max_batch: int
     depth_first: bool
+    key: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Program:
     seed: int
     ring_bytes: int
     note: str = ""
+    key: bytes | None = field(default=None, repr=False)  # that the device asks for; 32 bytes, only ever in key.c
 
     @cached_property
     def _generated(self) -> model_c.Generated:
@@ -88,6 +91,8 @@ class Program:
     @cached_property
     def _report(self) -> Report:
         constants = {c.name: c.nbytes for c in self._generated.constants}
+        if self.key is not None:
+            constants["lmcu_key"] = len(self.key)
         constants["lmcu_model"] = model_c.model_bytes(self._fields, self.board.pointer_bytes)
         return Report.make(self, constants)
 
@@ -102,9 +107,9 @@ class Program:
 
         # the image may have all of the board's SRAM: what a limited plan leaves is for code of one's own
         whole = boards.load(self.board.identity)
-        files = render_library_files(self) if self.board.is_library else render_project_files(whole)
+        files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key)
         header = next(name for name in files if name.endswith("/lmcu_config.h"))
-        files[header] = _with_ring(files[header], self.ring_bytes)
+        files[header] = _configured(files[header], self.ring_bytes, self.key is not None)
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
@@ -129,7 +134,7 @@ def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
     cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
-    depth_first: bool = True,
+    depth_first: bool = True, key: bytes | None = None,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
@@ -138,7 +143,8 @@ def compile(
     the output to train of a model with several. ``cache`` keeps the features from behind the frozen prefix in the
     sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
     input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
-    program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has).
+    program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has). ``key`` (32 bytes)
+    makes a device that serves only hosts with the same key (docs/security.md).
 
     Memory: without ``momentum`` its buffer of 4 bytes a parameter is left out; ``max_batch`` 1 (0: any batch size) lets
     the gradients share memory with the forward pass; ``depth_first`` allows frozen operators to run row by row, which
@@ -150,7 +156,9 @@ def compile(
         raise ModelError(f"seed {seed} is outside 0..{2**32 - 1}")
     if max_batch not in (0, 1):
         raise ModelError(f"max_batch {max_batch} is neither 0 (any batch size) nor 1")
-    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first)
+    if key is not None and len(key) != KEY_BYTES:
+        raise ModelError(f"the key has {len(key)} bytes instead of {KEY_BYTES}")
+    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first, key)
     target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
@@ -251,13 +259,18 @@ def _program(
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     fixed = _fixed_memory(plan, adaptation, info)
     stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
-    used = sum(s.nbytes for s in fixed)
-    line = _ring_bytes(board, info, used) if adaptation.layers else runtime_config()["RX_RING_BYTES"]
+    used = sum(s.nbytes for s in fixed) + sum(auth_memory(options.key).values())
+    line = (
+        _ring_bytes(board, info, used, tag_bytes(options.key))
+        if adaptation.layers
+        else runtime_config()["RX_RING_BYTES"]
+    )
     capacity = _store_capacity(board, info, used, line) if stores else 0
     info = replace(info, store_capacity=capacity)
     return Program(
-        graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line
-    )
+        graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line,
+        key=options.key,
+    )  # fmt: skip
 
 
 def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
@@ -296,17 +309,18 @@ def _class_seen(info: ModelInfo) -> int:
     return memory.align(4 * info.classes) if info.loss == "cross_entropy" else 0
 
 
-def _ring_bytes(board: Board, info: ModelInfo, used: int) -> int:
+def _ring_bytes(board: Board, info: ModelInfo, used: int, tag: int) -> int:
     """The receive ring's size; its smallest where a larger one would take SRAM that the model needs."""
     config = runtime_config()
     smallest = config["RX_RING_BYTES"]
-    wanted = ring.ring_bytes(info, config["MAX_PAYLOAD"], smallest, board.sram_bytes)
+    wanted = ring.ring_bytes(info, config["MAX_PAYLOAD"], smallest, board.sram_bytes, tag)
     return wanted if used + sum(runtime_memory(board, wanted).values()) <= board.sram_bytes else smallest
 
 
-def _with_ring(header: bytes, size: int) -> bytes:
+def _configured(header: bytes, ring_size: int, keyed: bool) -> bytes:
     """The project's own lmcu_config.h."""
-    return re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % size, header)
+    header = re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % ring_size, header)
+    return re.sub(rb"(#define LMCU_KEYED) \d+", rb"\1 %d" % keyed, header)
 
 
 def _store_capacity(board: Board, info: ModelInfo, used: int, line: int) -> int:
@@ -331,6 +345,16 @@ def runtime_memory(board: Board, ring_size: int) -> dict[str, int]:
     sizes = {"lmcu_context": config["CONTEXT_BYTES"], "lmcu_link": config["LINK_BYTES"]}
     ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES"}
     return sizes | {name: config[ports[name]] for name in board.port_symbols}
+
+
+def auth_memory(key: bytes | None) -> dict[str, int]:
+    """SRAM of a device that asks for a key, by symbol, bytes."""
+    return {} if key is None else {"lmcu_auth": runtime_config()["AUTH_BYTES"]}
+
+
+def tag_bytes(key: bytes | None) -> int:
+    """Bytes of every request that a key takes."""
+    return 0 if key is None else TAG_BYTES
 
 
 def _edge(graph: Graph, tensor: int) -> TensorInfo:

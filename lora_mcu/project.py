@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora_mcu.twin import Twin
 
 RECORD = "lora_mcu.json"
+KEY_FILE = "key.c"  # the one file that holds a device's key
 FLASH = "flash.bin"  # of the emulated board's adapter store: as on the board, it outlives a new firmware
 
 
@@ -67,10 +68,13 @@ def write_project(folder: Path, files: dict[str, bytes], force: bool) -> Path:
     except OSError as error:
         raise ProjectError(f"cannot write {folder}: {error.strerror}") from error
     try:
-        staging.chmod(0o755)
+        secret = {name for name in files if Path(name).name == KEY_FILE}
+        if not secret:  # else the folder, where the builds will hold the key too, stays the owner's alone
+            staging.chmod(0o755)
         for name, content in files.items():
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch(0o600 if name in secret else 0o666)
             target.write_bytes(content)
         _swap(staging, folder)
     except OSError as error:

@@ -21,6 +21,7 @@ _CODE_KERNEL = {"FULLY_CONNECTED": 5500, "CONV_2D": 5000, "DEPTHWISE_CONV_2D": 4
                 "ADD": 1600, "SUB": 1600, "MUL": 1400, "SQUARED_DIFFERENCE": 1600, "MAXIMUM": 950, "MINIMUM": 950,
                 "PRELU": 1000, "LOOKUP": 200}  # fmt: skip
 _CODE_OTHER = 500
+_CODE_KEY = 2600  # of auth.c, sha256.c and what calls them
 
 STORE_SYMBOLS = ("lmcu_store", "lmcu_order", "lmcu_class_seen")  # what the sample store takes
 
@@ -105,19 +106,21 @@ class Report:
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
-        from lora_mcu.program import runtime_config, runtime_memory
+        from lora_mcu.program import auth_memory, runtime_config, runtime_memory, tag_bytes
 
         layers = estimate.costs(program.graph, program.split, program.backward, program.adaptation)
         kinds = {layer.kind for layer in layers}
         config = runtime_config()
         sram = {symbol.name: symbol.nbytes for symbol in program.memory}
-        sram |= runtime_memory(program.board, program.ring_bytes)
+        sram |= runtime_memory(program.board, program.ring_bytes) | auth_memory(program.key)
+        sample_bytes = sample_line_bytes(program.info, config["MAX_PAYLOAD"], tag_bytes(program.key))
         info, plan = program.info, program.plan
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
             adapt=[x.name for x in info.layers], rank=info.rank,
             parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
-            code_estimate=_CODE_BASE + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
+            code_estimate=_CODE_BASE + (_CODE_KEY if program.key else 0)
+            + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
             flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,
             adapter_slots=program.board.adapter_slots(2 * info.parameters),
             arena_lower_bound=plan.lower_bound, layers=layers,
@@ -127,7 +130,7 @@ class Report:
                     for t in map(program.graph.tensors.__getitem__, program.graph.states)],
             buffers=[{k: v for k, v in vars(b).items() if k != "fixed"} for b in plan.buffers],
             steps=plan.steps, note=program.note,
-            line={"window": config["WINDOW"], "sample_bytes": sample_line_bytes(info, config["MAX_PAYLOAD"])},
+            line={"window": config["WINDOW"], "sample_bytes": sample_bytes},
             stripes=[
                 {"first": s.first, "last": s.last, "operators": [op.index for op in s.ops],
                  "moved_bytes": s.schedule.moved_bytes, "instructions": estimate.moving_instructions(s)}

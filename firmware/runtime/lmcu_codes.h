@@ -32,7 +32,8 @@
     X(NO_SPACE, 23, "the adapter store is full: delete a slot") \
     X(NO_MOMENTUM, 24, "the model was compiled with --no-momentum: use momentum 0, or compile it again without") \
     X(BATCH_LIMIT, 25, "the model was compiled with --max-batch 1: use batch size 1, or compile it again without") \
-    X(WORSE, 26, "the trained adapter is worse on the held-out samples; the one before is in use again")
+    X(WORSE, 26, "the trained adapter is worse on the held-out samples; the one before is in use again") \
+    X(AUTH, 28, "no right tag: the device asks for its key (--key)")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,

@@ -2,6 +2,7 @@
 /* Session, sequence rule, response cache and dispatch. Every byte that comes in here is untrusted. */
 #include "lmcu_strict.h"
 
+#include "auth.h"
 #include "lmcu_mem.h"
 #include "lmcu_port.h"
 #include "protocol.h"
@@ -63,6 +64,9 @@ void lmcu_staging_clear(void)
 void lmcu_link_init(void)
 {
     memset(&lmcu_link, 0, sizeof lmcu_link);
+    if (LMCU_KEYED) {
+        lmcu_auth_init();
+    }
 }
 
 /* Builds header | status | fields | crc in `frame`, where the fields stand already; returns the frame's length. */
@@ -128,9 +132,33 @@ static void hello(uint32_t sequence, const uint8_t *in, uint32_t count)
         answer(LMCU_MSG_HELLO, sequence, LMCU_BAD_LENGTH, 0);
         return;
     }
-    open_session(lmcu_get_u32(in));
+    const uint32_t nonce = lmcu_get_u32(in);
+    if (!LMCU_KEYED) {
+        open_session(nonce);
+    }
     const lmcu_status_t status = lmcu_on_hello(in, count, &reply);
+    if (LMCU_KEYED) { /* nothing has changed yet: AUTH opens the session */
+        lmcu_put_u8(&reply, LMCU_AUTH_HMAC);
+        lmcu_put_bytes(&reply, lmcu_auth_offer(nonce, LINK.session && nonce == LINK.nonce), LMCU_CHALLENGE_BYTES);
+    }
     answer(LMCU_MSG_HELLO, sequence, status, reply.count);
+}
+
+static void prove(uint32_t sequence, const uint8_t *in, uint32_t count)
+{
+    uint8_t tag[LMCU_TAG_BYTES];
+    lmcu_reply_t reply = outside_reply();
+    const lmcu_proof_t proof = lmcu_auth_prove(in, count, LINK.session);
+    if (proof == LMCU_PROOF_WRONG) {
+        answer(LMCU_MSG_AUTH, sequence, LMCU_AUTH, 0);
+        return;
+    }
+    if (proof == LMCU_PROOF_OPENS) {
+        open_session(lmcu_auth.session.nonce);
+    }
+    lmcu_auth_answer(tag);
+    lmcu_put_bytes(&reply, tag, sizeof tag);
+    answer(LMCU_MSG_AUTH, sequence, LMCU_OK, reply.count);
 }
 
 /* Keeps what a window needs; a longer response is only ever the last one, and that stays in tx. */
@@ -165,6 +193,9 @@ static void run_next(uint32_t type, uint32_t sequence, const uint8_t *in, uint32
     LINK.tx_count = finish(LINK.tx, type, sequence, status, fields);
     keep(type, sequence, LINK.tx + LMCU_FRAME_HEADER, fields + 1);
     LINK.expected = (uint16_t)(sequence + 1);
+    if (LMCU_KEYED && LINK.expected == 0) {
+        lmcu_auth.laps++;
+    }
     lmcu_frame_send(LINK.tx, LINK.tx_count);
 }
 
@@ -222,14 +253,18 @@ static void on_frame(const uint8_t *frame, uint32_t count)
         wrong_version(type, sequence);
     } else if (type == LMCU_MSG_HELLO) {
         hello(sequence, in, in_count);
+    } else if (LMCU_KEYED && type == LMCU_MSG_AUTH) {
+        prove(sequence, in, in_count);
     } else if (!LINK.session) {
         answer(type, sequence, LMCU_NO_SESSION, 0);
-    } else if (distance == 0) {
-        run_next(type, sequence, in, in_count);
-    } else if (distance >= -LMCU_WINDOW && distance < 0) {
-        repeat(type, sequence, distance);
-    } else {
+    } else if (distance > 0 || distance < -LMCU_WINDOW) {
         nak(type, sequence);
+    } else if (LMCU_KEYED && !lmcu_auth_fits(LINK.expected, distance, type, in, in_count)) {
+        answer(type, sequence, LMCU_AUTH, 0); /* and the sequence stays: the request that it stands for may still come */
+    } else if (distance == 0) {
+        run_next(type, sequence, in, LMCU_KEYED ? in_count - LMCU_TAG_BYTES : in_count);
+    } else {
+        repeat(type, sequence, distance);
     }
 }
 

@@ -9,9 +9,8 @@
 
 lmcu_status_t lmcu_on_hello(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
 {
-    (void)in;
     (void)count;
-    lmcu_put_u32(reply, LINK.nonce);
+    lmcu_put_u32(reply, lmcu_get_u32(in));
     lmcu_put_u32(reply, lmcu_port_boot_id());
     lmcu_put_u8(reply, LMCU_PROTOCOL_VERSION);
     lmcu_put_u8(reply, LMCU_FIRMWARE_MAJOR);

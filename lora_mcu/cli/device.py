@@ -64,7 +64,7 @@ def open_device(port: str) -> Iterator[Device]:
     line = chosen.get()
     url = ports.find_one() if port == "auto" else port
     with lora_mcu.Device(
-        url, timeout=line.timeout, retries=line.retries, baud=line.baud, trace=line.trace
+        url, timeout=line.timeout, retries=line.retries, baud=line.baud, trace=line.trace, key=line.key
     ) as device:
         if not device.baud_changed:
             warn(f"{line.baud} baud does not work on {url}: the line stays at the device's own speed")

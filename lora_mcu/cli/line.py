@@ -22,6 +22,9 @@ Baud = Annotated[int | None, typer.Option(help="Speed of the line to change to, 
 Trace = Annotated[
     Path | None, typer.Option(help="Write what goes over the line here (`lora-mcu monitor FILE`).", show_default=False)
 ]
+Key = Annotated[
+    Path | None, typer.Option(help="File of the key that the device was compiled with.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,12 @@ class Line:
     retries: int = 6
     baud: int | None = None
     trace: Path | None = None
+    key: Path | None = None
 
 
 _DEFAULT = Line()
 chosen: ContextVar[Line] = ContextVar("chosen", default=_DEFAULT)
-_OPTIONS: dict[str, Any] = {"timeout": Timeout, "retries": Retries, "baud": Baud, "trace": Trace}
+_OPTIONS: dict[str, Any] = {"timeout": Timeout, "retries": Retries, "baud": Baud, "trace": Trace, "key": Key}
 
 
 def line_options(command: Callable[..., None]) -> Callable[..., None]:

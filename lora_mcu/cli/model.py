@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_mcu.cli import options, report_text
-from lora_mcu.cli.console import emit, refuse_existing, say, table, working, write_whole
+from lora_mcu.cli.console import emit, refuse_existing, say, table, warn, working, write_whole
 
 if TYPE_CHECKING:
     from lora_mcu.ir import Graph, Tensor
@@ -132,13 +132,19 @@ def compile_(
     cache: Annotated[
         str, typer.Option(help="Store features from behind the frozen layers, not inputs: auto, on or off.")
     ] = "auto",
+    key: Annotated[
+        Path | None,
+        typer.Option(help="File of 32 bytes: the device serves only hosts that have it.", show_default=False),
+    ] = None,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
     """Compile a model into a PlatformIO project or a library; the memory report is exact before any C compiler runs."""
     import lora_mcu
+    from lora_mcu.link.auth import read_key
 
     refuse_existing(output, force)
+    secret = None if key is None else read_key(key)
     program = lora_mcu.compile(
         model,
         board=board,
@@ -156,9 +162,12 @@ def compile_(
         momentum=momentum,
         max_batch=max_batch,
         depth_first=depth_first,
+        key=secret,
     )
     program.write(output, force=force)
     report = program.report()
+    if key is not None and key.stat().st_mode & 0o077:
+        warn(f"{key} can be read by others: chmod 600 {key}")
     if json_:
         emit(report.to_dict())
     else:
@@ -166,6 +175,8 @@ def compile_(
         project = as_ == "project"
         how = f"`lora-mcu build {output}` makes the firmware" if project else f"{output}/README.md says how to use it"
         say(f"wrote {output}: {how}")
+        if key is not None:
+            say(f"{output} and its builds hold the key: keep them as secret as {key}")
 
 
 def build(project: options.Project) -> None:

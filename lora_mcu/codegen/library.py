@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lora_mcu import resources
-from lora_mcu.codegen.platformio import copies, environment
+from lora_mcu.codegen.platformio import copies, environment, runtime_sources
 
 if TYPE_CHECKING:
     from lora_mcu.program import Program
@@ -49,7 +49,7 @@ def render_library_files(program: Program) -> dict[str, bytes]:
     """
     firmware = resources.path("firmware")
     files = {
-        **copies(firmware / "runtime", ("*.c",), "src/runtime"),
+        **runtime_sources(firmware / "runtime", "src/runtime", program.key),
         **copies(firmware / "runtime", ("*.h",), "src"),
         **copies(firmware / "ports" / "stream", ("*.c",), "src/port"),
         **copies(firmware / "ports" / "stream", ("*.h",), "src"),

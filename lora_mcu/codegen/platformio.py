@@ -12,6 +12,7 @@ from lora_mcu import resources
 from lora_mcu.boards import Board
 from lora_mcu.codegen import ports
 from lora_mcu.emulators.qemu import MACHINES
+from lora_mcu.project import KEY_FILE
 
 if TYPE_CHECKING:
     import jinja2
@@ -117,7 +118,23 @@ def copies(folder: Path, patterns: tuple[str, ...], into: str) -> dict[str, byte
     return {f"{into}/{file.name}": file.read_bytes() for file in files}
 
 
-def render_project_files(board: Board) -> dict[str, bytes]:
+_KEYED = ("auth.c", "sha256.c")  # only in builds with a key
+
+
+def runtime_sources(folder: Path, into: str, key: bytes | None) -> dict[str, bytes]:
+    """The C files of the runtime, ``folder``, and the key where the device asks for one: no other file has it."""
+    files = copies(folder, ("*.c",), into)
+    if key is None:
+        return {name: text for name, text in files.items() if not name.endswith(_KEYED)}
+    digits = ", ".join(f"0x{byte:02x}" for byte in key)
+    text = (
+        "/* SPDX-License-Identifier: Apache-2.0 */\n/* Secret: the key that this device asks for. */\n"
+        f'#include "auth.h"\n\nconst uint8_t lmcu_key[LMCU_SHA256_BYTES] = {{{digits}}};\n'
+    )
+    return {**files, f"{into}/{KEY_FILE}": text.encode()}
+
+
+def render_project_files(board: Board, key: bytes | None = None) -> dict[str, bytes]:
     """Return the project's files for ``board`` as {relative path: content}, without the generated model.
 
     The result depends on the board and on this lora_mcu only: no dates, no paths of this machine.
@@ -130,7 +147,7 @@ def render_project_files(board: Board) -> dict[str, bytes]:
         return templates.get_template(template).render(board=board, **values).encode()
 
     files = {
-        **copies(firmware / "runtime", ("*.c",), "src/runtime"),
+        **runtime_sources(firmware / "runtime", "src/runtime", key),
         **copies(firmware / "runtime", ("*.h",), "include"),
         **{name: text for port in folders for name, text in copies(port, ("*.c", "*.h"), "src/port").items()},
         **copies(firmware / "test", ("*.py",), "test"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_mcu.errors import DeviceError
+from lora_mcu.link.auth import CHALLENGE_BYTES, HMAC, TAG_BYTES, Tags
 from lora_mcu.link.codes import (
     CONFIG,
     PROTOCOL_VERSION,
@@ -32,7 +33,7 @@ RETRIES = 6
 _MAX_BACKOFF = 8  # times the timeout
 BAUD_WAIT_SECONDS = CONFIG["BAUD_WAIT_MS"] / 1000
 _GREET_SECONDS = 1.0  # at a new speed, before it is given up
-_HELLO = struct.Struct("<IIBBBBBBH32s32sIIIIIBI")
+_HELLO = struct.Struct(f"<IIBBBBBBH32s32sIIIIIBIB{CHALLENGE_BYTES}s")
 _RESET_CAUSE = 144  # offset in STATISTICS' answer
 _FIRST_HELLO = 101  # bytes that every firmware of this protocol version sends
 
@@ -43,6 +44,10 @@ class StatusError(DeviceError):
     def __init__(self, message: Message, status: int) -> None:
         super().__init__(f"the device refused {message.name}: {describe(status)}")
         self.status = status
+
+
+class AuthError(DeviceError):
+    """The device asks for a key that was not given, or has none or another one than that which was."""
 
 
 class NoAnswerError(DeviceError):
@@ -92,6 +97,8 @@ class Hello:
     clock_hz: int
     clock_source: int  # 0 internal, 1 external crystal
     rx_bytes: int  # that the device takes while it computes
+    auth: int  # 0 none, 1 HMAC-SHA-256 with the challenge
+    challenge: bytes
 
     @classmethod
     def unpack(cls, fields: bytes) -> Hello:
@@ -129,13 +136,18 @@ class _Pending:
 class Client:
     """Requests over a transport. Not thread-safe. Every method raises DeviceError in one line."""
 
-    def __init__(self, transport: Transport, name: str, *, timeout: float = TIMEOUT, retries: int = RETRIES) -> None:
+    def __init__(
+        self, transport: Transport, name: str, *, timeout: float = TIMEOUT, retries: int = RETRIES,
+        key: bytes | None = None,
+    ) -> None:  # fmt: skip
         self._transport = transport
+        self._key = key
+        self._tags: Tags | None = None  # of the session, with a device that asks for a key
         self._name = name
         self._timeout = timeout
         self._retries = retries
         self._decoder = Decoder()
-        self._next = 1
+        self._next = 1  # number of the next request in the session; its low 16 bits are the sequence
         self._refused: set[int] = set()  # sequences whose NAK is due from a gap that was repaired already
         self._busy_until = 0.0  # the device announced that it stands still
         self._other_baud = False
@@ -150,36 +162,89 @@ class Client:
         assert self._hello is not None, "open() first"
         return self._hello
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of a request's payload at most; a tag needs some of the device's own limit."""
+        return self.hello.max_payload - (TAG_BYTES if self._tags else 0)
+
     # ---- session ----
 
     def open(self) -> Hello:
-        """Open a new session: the sequence starts anew, nothing else changes on the device."""
+        """Open a new session: the sequence starts anew, nothing else changes on the device.
+
+        Raises AuthError where the device and this client do not have the same key.
+        """
         self._settled = False
+        hello = self._say_hello()
+        if not self._is_proven(hello) and not self._is_proven(hello := self._say_hello()):  # another host came between
+            raise AuthError(f"the device at {self._name} has another key: name the one that it was compiled with")
+        self._hello = hello
+        self._next = 1
+        self._refused.clear()
+        self._settled = True
+        return hello
+
+    def _say_hello(self) -> Hello:
         nonce = secrets.randbits(32)
-        line = b"\0" + encode(Frame(PROTOCOL_VERSION, Message.HELLO, 0, struct.pack("<I", nonce)))
+        start = struct.pack("<I", nonce)
+        return Hello.unpack(self._ask(Message.HELLO, start, lambda fields: fields[:4] == start))
+
+    def _is_proven(self, hello: Hello) -> bool:
+        """Whether device and host have the same key, if the device has one."""
+        self._tags = None
+        if hello.auth == 0 and self._key is not None:
+            raise AuthError(
+                f"the device at {self._name} asks for no key: leave --key out, or compile its firmware with --key"
+            )
+        if hello.auth == 0:
+            return True
+        if hello.auth != HMAC:
+            raise AuthError(f"the device at {self._name} asks for a proof of kind {hello.auth}: update lora_mcu")
+        if self._key is None:
+            raise AuthError(f"the device at {self._name} asks for its key: give the file with --key")
+        tags = Tags(self._key, hello.challenge, hello.nonce)
+        seen: list[bytes] = []  # a late answer to an earlier AUTH may be among them
+
+        def fits(fields: bytes) -> bool:
+            seen.append(fields)
+            return tags.proves(fields)
+
+        try:
+            self._ask(Message.AUTH, tags.proof, fits)
+        except StatusError as error:
+            if error.status != Status.AUTH:
+                raise
+            return False
+        except NoAnswerError:
+            if not seen:
+                raise
+            raise AuthError(f"what answers at {self._name} does not have the key: it is not the device") from None
+        self._tags = tags
+        return True
+
+    def _ask(self, message: Message, payload: bytes, fits: Callable[[bytes], bool]) -> bytes:
+        """Send a request outside the sequence until it is answered; returns the fields of the answer that fits."""
+        line = b"\0" + encode(Frame(PROTOCOL_VERSION, message, 0, payload))
         for attempt in range(self._retries + 1):
             self.resent += attempt > 0
             self._transport.write(line)
-            fields = self._await_hello(nonce, time.monotonic() + self._timeout + self._transport.line_seconds(256))
+            deadline = time.monotonic() + self._timeout + self._transport.line_seconds(256)
+            fields = self._await_outside(message, fits, deadline)
             if fields is not None:
-                self._hello = Hello.unpack(fields)
-                self._next = 1
-                self._refused.clear()
-                self._settled = True
-                return self._hello
+                return fields
         raise NoAnswerError(
-            f"no answer from {self._name} to {self._retries + 1} HELLOs: is a lora_mcu device running there? reset it,"
-            " check port and cable"
+            f"no answer from {self._name} to {self._retries + 1} {message.name}s: is a lora_mcu device running there?"
+            " reset it, check port and cable"
         )
 
-    def _await_hello(self, nonce: int, deadline: float) -> bytes | None:
+    def _await_outside(self, message: Message, fits: Callable[[bytes], bool], deadline: float) -> bytes | None:
         while time.monotonic() < deadline:
             for frame in self._frames():
-                if frame.type != Message.HELLO | RESPONSE:
+                if frame.type != message | RESPONSE:
                     continue
                 if frame.payload[:1] != bytes([Status.OK]):
-                    raise StatusError(Message.HELLO, frame.payload[0] if frame.payload else -1)
-                if frame.payload[1:5] == struct.pack("<I", nonce):
+                    raise StatusError(message, frame.payload[0] if frame.payload else -1)
+                if fits(frame.payload[1:]):
                     return frame.payload[1:]
         return None
 
@@ -223,7 +288,7 @@ class Client:
                     held = None if request is None else self._prepare(*request)
                 if held is None or not self._has_room(flight, held):
                     break
-                self._next = (self._next + 1) & 0xFFFF
+                self._next += 1
                 self._transport.write(held.line)
                 flight.append(held)
                 held = None
@@ -244,9 +309,11 @@ class Client:
         return answers
 
     def _prepare(self, message: Message, payload: bytes) -> _Pending:
-        if len(payload) > self.hello.max_payload:
-            raise DeviceError(f"{message.name} has {len(payload)} bytes; the device takes {self.hello.max_payload}")
-        return _Pending(self._next, message, encode(Frame(PROTOCOL_VERSION, message, self._next, payload)))
+        if len(payload) > self.max_payload:
+            raise DeviceError(f"{message.name} has {len(payload)} bytes; the device takes {self.max_payload}")
+        tag = self._tags.tag(self._next, message, payload) if self._tags else b""
+        sequence = self._next & 0xFFFF
+        return _Pending(sequence, message, encode(Frame(PROTOCOL_VERSION, message, sequence, payload + tag)))
 
     def _has_room(self, flight: deque[_Pending], more: _Pending) -> bool:
         """Whether the device can take the frame while it runs the oldest request, whose bytes it has taken already."""
@@ -359,11 +426,12 @@ class Client:
 
     def _greet(self, deadline: float) -> bool:
         """Say the session's HELLO again, which changes nothing, until it is answered."""
-        nonce = self.hello.nonce
-        line = b"\0" + encode(Frame(PROTOCOL_VERSION, Message.HELLO, 0, struct.pack("<I", nonce)))
+        nonce = struct.pack("<I", self.hello.nonce)
+        line = b"\0" + encode(Frame(PROTOCOL_VERSION, Message.HELLO, 0, nonce))
         while time.monotonic() < deadline:
             self._transport.write(line)
-            fields = self._await_hello(nonce, min(deadline, time.monotonic() + _GREET_SECONDS / 4))
+            until = min(deadline, time.monotonic() + _GREET_SECONDS / 4)
+            fields = self._await_outside(Message.HELLO, lambda fields: fields[:4] == nonce, until)
             if fields is not None:
                 if Hello.unpack(fields).boot_id != self.hello.boot_id:
                     self._reopen_after_reset()

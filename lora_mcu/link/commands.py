@@ -190,7 +190,7 @@ def sample_requests(
     if not inline_label:
         yield from _pieces(client, Message.TARGET_DATA, label)
         label = b""
-    if len(label) + len(sample) <= client.hello.max_payload:
+    if len(label) + len(sample) <= client.max_payload:
         yield message, label + sample
     else:
         yield from _pieces(client, Message.SAMPLE_DATA, sample)
@@ -352,7 +352,7 @@ def _unpack(layout: struct.Struct, message: Message, fields: bytes) -> tuple[Any
 
 
 def _pieces(client: Client, message: Message, content: bytes) -> Iterator[Request]:
-    size = client.hello.max_payload - 4
+    size = client.max_payload - 4
     for offset in range(0, len(content), size):
         yield message, struct.pack("<I", offset) + content[offset : offset + size]
 

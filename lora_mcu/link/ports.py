@@ -9,7 +9,7 @@ from serial.tools import list_ports
 
 from lora_mcu.errors import DeviceError
 from lora_mcu.link import commands
-from lora_mcu.link.client import Client
+from lora_mcu.link.client import AuthError, Client
 from lora_mcu.link.transport import SerialTransport
 
 _TIMEOUT = 0.5
@@ -51,6 +51,8 @@ def _ask(url: str) -> str:
         client = Client(transport, url, timeout=_TIMEOUT, retries=_RETRIES)
         client.open()
         return commands.read_info(client).name
+    except AuthError:
+        return "asks for its key (--key)"
     except DeviceError:
         return ""
     finally:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from lora_mcu.errors import DeviceError
 from lora_mcu.info import ModelInfo
 from lora_mcu.link import commands
+from lora_mcu.link.auth import read_key
 from lora_mcu.link.client import RETRIES, TIMEOUT, Client, DeviceResetError, Hello, NoAnswerError, Request, StatusError
 from lora_mcu.link.codes import Message, Status
 from lora_mcu.link.commands import Slots, Statistics
@@ -33,21 +34,26 @@ class Device(Learner):
     ``timeout`` is the seconds until a request is sent again (doubled each time, to at most eightfold), ``retries`` how
     often. ``baud`` asks for another speed of the line for this session: ``baud_changed`` is False where it did not work
     and both sides are back at the device's own. ``trace`` names a new file for all that goes over the line
-    (link/trace.py).
-    Raises DeviceError when the port cannot be opened, nothing answers, or the protocol versions differ. Use it in
-    ``with``, or ``close()`` it.
+    (link/trace.py). ``key`` is the file of the key that the device asks for, or its 32 bytes.
+    Raises DeviceError when the port cannot be opened, nothing answers, the protocol versions or the keys differ. Use it
+    in ``with``, or ``close()`` it.
     """
 
     def __init__(
         self, url: str | Transport, *, timeout: float = TIMEOUT, retries: int = RETRIES, baud: int | None = None,
-        trace: str | Path | None = None,
+        trace: str | Path | None = None, key: str | Path | bytes | None = None,
     ) -> None:  # fmt: skip
+        secret = key if key is None or isinstance(key, bytes) else read_key(key)
         self._transport = SerialTransport(url) if isinstance(url, str) else url
         try:
             if trace is not None:
                 self._transport = Traced(self._transport, trace)
             self._client = Client(
-                self._transport, url if isinstance(url, str) else "the line", timeout=timeout, retries=retries
+                self._transport,
+                url if isinstance(url, str) else "the line",
+                timeout=timeout,
+                retries=retries,
+                key=secret,
             )
             self._client.total_steps = self._client.open().total_steps
             self.baud_changed = baud is None or self._change_baud(baud)

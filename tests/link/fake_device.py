@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_mcu import resources
+from lora_mcu.codegen.platformio import runtime_sources
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.link.codes import PROTOCOL_VERSION, RESPONSE, Message
 from lora_mcu.link.frames import Decoder, Frame, encode
 from lora_mcu.link.transport import Transport
+from lora_mcu.project import KEY_FILE
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
@@ -39,6 +41,7 @@ class Model:
     capacity: int = 40
     window: int = 1
     rx_ring: int = 2048
+    key: bytes | None = None  # that it asks for
 
     @property
     def info(self) -> ModelInfo:
@@ -72,11 +75,16 @@ def prepare(model: Model, folder: Path) -> list[str]:
     config = runtime / "lmcu_config.h"
     text = re.sub(r"(#define LMCU_WINDOW) \d+", rf"\1 {model.window}", config.read_text())
     text = re.sub(r"(#define LMCU_RX_RING_BYTES) \d+", rf"\1 {model.rx_ring}", text)
+    text = re.sub(r"(#define LMCU_KEYED) \d+", rf"\1 {int(model.key is not None)}", text)
     if model.window > 8:
         text = re.sub(r"(#define LMCU_LINK_BYTES) \d+", r"\1 4096", text)
     config.write_text(text)
     (folder / "fake_info.h").write_text(f"#define FAKE_INFO {json.dumps(model.info.to_json())}\n")
-    sources = [str(runtime / f"{name}.c") for name in (*CORE, "store")] + sorted(map(str, runtime.glob("protocol*.c")))
+    files = runtime_sources(RUNTIME, "", model.key)
+    (runtime / KEY_FILE).write_bytes(files.get(f"/{KEY_FILE}", b""))
+    keyed = ("auth", "sha256", "key") if model.key else ()
+    names = [*CORE, "store", *keyed, *sorted(file.stem for file in runtime.glob("protocol*.c"))]
+    sources = [str(runtime / f"{name}.c") for name in names]
     loss = {"cross_entropy": 0, "mse": 1}[model.loss]
     return [
         *FLAGS, f"-I{folder}", f"-I{runtime}", f"-DFAKE_INPUT={model.inputs}", f"-DFAKE_OUTPUT={model.outputs}",

@@ -206,6 +206,11 @@ bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit
 
 /* ---- for the tests ---- */
 
+uint32_t fake_flash_crc(void)
+{
+    return lmcu_crc32(0, flash, sizeof flash);
+}
+
 void fake_boot(void)
 {
     for (uint32_t i = 0; i < M * K; ++i) {

@@ -115,6 +115,9 @@ static uint32_t hostile(uint8_t *p)
 
 static uint32_t pick_type(void)
 {
+    if (LMCU_KEYED && lmcu_auth.is_offered && below(3) == 0) {
+        return LMCU_MSG_AUTH;
+    }
     if (lmcu_context.transfer_open && below(3)) { /* three messages in a row are rare by chance */
         return below(2) ? LMCU_MSG_ADAPTER_DATA : LMCU_MSG_ADAPTER_COMMIT;
     }
@@ -124,15 +127,21 @@ static uint32_t pick_type(void)
     return below(20) ? types[below(TYPES)] : below(256);
 }
 
-/* One frame as it goes over the line. */
-static uint32_t make_line(uint8_t *line)
+/* One frame as it goes over the line; with a key, of a host that has it or of a stranger. */
+static uint32_t make_line(uint8_t *line, bool stranger)
 {
     uint8_t payload[LMCU_MAX_PAYLOAD];
     const uint16_t expected = lmcu_link.state.expected;
     const uint32_t type = pick_type();
     const uint16_t sequence = (uint16_t)(below(8) ? expected : below(2) ? expected - 1u : below(65536));
     const uint32_t version = below(50) ? LMCU_PROTOCOL_VERSION : below(256);
-    const uint32_t count = below(3) ? sensible(type, payload) : hostile(payload);
+    uint32_t count = below(3) ? sensible(type, payload) : hostile(payload);
+    if (LMCU_KEYED && !stranger) {
+        count = add_tag(type, sequence, payload, count);
+    } else if (LMCU_KEYED && type != LMCU_MSG_HELLO && below(2)) {
+        count = add_tag(type, sequence, payload, count);
+        payload[count - 1 - below(LMCU_TAG_BYTES)] ^= (uint8_t)(1u << below(8)); /* all but one bit right */
+    }
     return line_of(line, LINE, version, type, sequence, payload, count);
 }
 
@@ -166,12 +175,13 @@ int main(int argc, char **argv)
     const uint32_t frames = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1000;
     fake_boot();
     for (uint32_t i = 0; i < frames; ++i) {
-        uint32_t count = make_line(line);
-        if (below(3) == 0) {
+        const bool stranger = LMCU_KEYED && below(4) == 0;
+        uint32_t count = make_line(line, stranger);
+        if (!stranger && below(3) == 0) { /* what follows a damaged frame may complete it: a stranger's begins with no 00 */
             count = damage(line, count);
         }
         fake_ticks += below(200000); /* of a million a second: other speeds of the line are given up now and then */
-        feed_and_check(line, count, 1 + count / 64 + below(3));
+        (stranger ? feed_from_stranger : feed_and_check)(line, count, 1 + count / 64 + below(3));
     }
     printf("frames %u damaged %u\n", frames, damaged);
     for (uint32_t i = 0; i < TYPES; ++i) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth.h"
 #include "lmcu_port.h"
 #include "protocol.h"
 
@@ -34,7 +35,25 @@ static struct {
     uint16_t expected;
     uint8_t session;
     bool ok[128];
+    uint32_t all; /* with a key: checksum of all that a stranger must not change */
 } before;
+
+extern uint8_t fake_store[];
+uint8_t *fake_input(void);
+uint32_t fake_flash_crc(void);
+
+static uint32_t all_crc(void)
+{
+    const lmcu_link_state_t *link = &lmcu_link.state;
+    const uint32_t fields[] = {link->staged, link->target_staged, link->nonce, link->expected, link->session,
+                               link->output_ready, link->reboot, link->baud_wanted, lmcu_auth.laps, fake_flash_crc()};
+    uint32_t crc = lmcu_crc32(lmcu_adapter_crc32(), &lmcu_context, sizeof lmcu_context);
+    crc = lmcu_crc32(crc, fake_store, lmcu_model.store_capacity * lmcu_model.record_bytes);
+    crc = lmcu_crc32(crc, fake_input(), lmcu_model.input_bytes);
+    crc = lmcu_crc32(crc, link->kept, sizeof link->kept);
+    crc = lmcu_crc32(crc, &lmcu_auth.session, sizeof lmcu_auth.session);
+    return lmcu_crc32(crc, fields, sizeof fields);
+}
 
 static void remember(void)
 {
@@ -44,6 +63,9 @@ static void remember(void)
     before.boot = lmcu_port_boot_id();
     before.expected = lmcu_link.state.expected;
     before.session = lmcu_link.state.session;
+    if (LMCU_KEYED) {
+        before.all = all_crc();
+    }
     memset(before.ok, 0, sizeof before.ok);
 }
 
@@ -119,6 +141,42 @@ static void feed_and_check(const uint8_t *bytes, uint32_t count, uint32_t turns)
     read_answers();
     check_changes();
     check_state();
+}
+
+/* The same for bytes of a stranger: none of them may change anything, whatever they are. */
+static void feed_from_stranger(const uint8_t *bytes, uint32_t count, uint32_t turns)
+{
+    const bool runs = lmcu_run_in_progress(); /* changes everything by itself */
+    feed_and_check(bytes, count, turns);
+    for (uint32_t type = 0; type < 128; ++type) {
+        require(type == LMCU_MSG_HELLO || !before.ok[type], "a stranger was served");
+    }
+    require(runs || all_crc() == before.all, "a stranger has changed something");
+}
+
+/* Appends the tag that a host with the key sends; AUTH's is that of the session on offer. Returns the new length. */
+static uint32_t add_tag(uint32_t type, uint32_t sequence, uint8_t *payload, uint32_t count)
+{
+    const lmcu_auth_t *auth = &lmcu_auth;
+    const bool proof = type == LMCU_MSG_AUTH;
+    const uint64_t counter = proof ? 0 : (uint64_t)auth->laps << 16 | sequence;
+    const uint8_t *key = proof && auth->is_offered ? auth->offered.key : auth->session.key;
+    uint8_t head[9] = {0}, digest[LMCU_SHA256_BYTES];
+    lmcu_hmac_t hmac;
+    if (type == LMCU_MSG_HELLO || count > LMCU_MAX_PAYLOAD - LMCU_TAG_BYTES) {
+        return count;
+    }
+    for (uint32_t i = 0; i < 8; ++i) {
+        head[i] = (uint8_t)(counter >> (8 * i));
+    }
+    head[8] = (uint8_t)type;
+    count = proof ? 0 : count;
+    lmcu_hmac_begin(&hmac, key, LMCU_SHA256_BYTES);
+    lmcu_hmac_add(&hmac, head, sizeof head);
+    lmcu_hmac_add(&hmac, payload, count);
+    lmcu_hmac_end(&hmac, digest);
+    memcpy(payload + count, digest, LMCU_TAG_BYTES);
+    return count + LMCU_TAG_BYTES;
 }
 
 /* A frame as it goes over the line; returns its length. */

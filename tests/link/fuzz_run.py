@@ -3,7 +3,7 @@
 
     python tests/link/fuzz_run.py --frames 10000000 --seconds 120      # what `make fuzz-link` runs
 
-Mutated frames against three builds, then libFuzzer (clang) against the same, where clang is there.
+Mutated frames against four builds (one asks for a key), then libFuzzer (clang) against the same, where clang is there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from link.fake_device import HERE, SMALL, Model, prepare
 MODELS = {
     "classes": SMALL,
     "classes, window 8": Model(window=8),
+    "classes, with a key": Model(window=8, key=bytes(range(32))),
     "targets, window 4": Model(inputs=9, outputs=5, loss="mse", capacity=6, window=4),
 }
 _SANITIZE = ("-g", "-O1", "-fno-sanitize-recover=all")

@@ -14,20 +14,26 @@ from link.fuzz_run import MODELS, build_guided, build_mutating
 from lora_mcu.link.codes import Message
 
 FRAMES = 60000
-LATER = {"AUTH", "MERGE", "UNMERGE", "STATE_RESET", "ADVANCE"}
+LOCKED = MODELS["classes, with a key"]
+LATER = {"MERGE", "UNMERGE", "STATE_RESET", "ADVANCE"}
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_mutated_frames_never_break_the_protocol(tmp_path: Path, model: Model) -> None:
     program = build_mutating(model, tmp_path)
-    run = subprocess.run([str(program), "1", str(FRAMES)], capture_output=True, text=True, timeout=280)
+    frames = FRAMES if model.key is None else FRAMES // 2  # each of which costs two or three HMACs
+    run = subprocess.run([str(program), "1", str(frames)], capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stdout + run.stderr
     first, *lines = run.stdout.splitlines()
-    assert first.startswith(f"frames {FRAMES} damaged ")
-    assert int(first.split()[-1]) > FRAMES // 4
+    assert first.startswith(f"frames {frames} damaged ")
+    assert int(first.split()[-1]) > frames // 5
     counts = {name: (int(ok), int(refused)) for name, ok, refused in (line.split() for line in lines)}
     assert counts.keys() == {m.name for m in Message}
-    unsupported = LATER | ({"TARGET_DATA"} if model.loss == "cross_entropy" else set())
+    unsupported = (
+        LATER
+        | ({"AUTH"} if model.key is None else set())
+        | ({"TARGET_DATA"} if model.loss == "cross_entropy" else set())
+    )
     for name, (ok, refused) in counts.items():
         assert (ok == 0) == (name in unsupported), name
         assert refused > 0, name
@@ -45,19 +51,24 @@ def test_coverage_guided_frames_never_break_the_protocol(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "right", "wrong", "said"),
+    ("model", "file", "right", "wrong", "said"),
     [
-        ("protocol.c", "distance == 0", "distance >= -1 && distance <= 0", "nothing was run, and the training"),
+        (SMALL, "protocol.c", "distance == 0", "distance >= -1 && distance <= 0", "nothing was run, and the training"),
         (
+            SMALL,
             "train.c",
             "    lmcu_adapter_abort();\n    if (status == LMCU_OK)",
             "    lmcu_adapter_abort();\n    if (true)",
             "",
         ),
+        (LOCKED, "auth.c", "return difference == 0;", "return (difference & 0xF0) == 0;", "a stranger"),
+        (LOCKED, "protocol.c", "KEYED && !lmcu_auth_fits(", "KEYED && distance == 0 && !lmcu_auth_fits(", "a stranger"),
+        (LOCKED, "protocol.c", "    if (!LMCU_KEYED) {", "    if (true) {", "a stranger"),
     ],
-    ids=["a repeat runs again", "a refused commit is used"],
-)
-def test_a_planted_defect_is_found(tmp_path: Path, file: str, right: str, wrong: str, said: str) -> None:
+    ids=["a repeat runs again", "a refused commit is used", "half of the tag is enough", "repeats need no tag",
+         "HELLO opens the session"],
+)  # fmt: skip
+def test_a_planted_defect_is_found(tmp_path: Path, model: Model, file: str, right: str, wrong: str, said: str) -> None:
     prepare = fuzz_run.prepare
 
     def spoil(model: Model, folder: Path) -> list[str]:
@@ -70,6 +81,6 @@ def test_a_planted_defect_is_found(tmp_path: Path, file: str, right: str, wrong:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fuzz_run, "prepare", spoil)
-        program = build_mutating(SMALL, tmp_path)
+        program = build_mutating(model, tmp_path)
     run = subprocess.run([str(program), "1", str(FRAMES)], capture_output=True, text=True, timeout=280)
     assert run.returncode != 0 and said in run.stdout + run.stderr

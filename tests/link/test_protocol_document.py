@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lora_mcu.link.codes import MESSAGE_TEXT, PROTOCOL_VERSION, STATUS_TEXT, Mes
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
 HEADER = (ROOT / "firmware" / "runtime" / "lmcu_codes.h").read_text()
-SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "f32": 4, "stats": 20, "3 x u8": 3, "32 bytes": 32}
+SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "f32": 4, "stats": 20, "3 x u8": 3, "16 bytes": 16, "32 bytes": 32}
 
 
 def rows(title: str) -> list[list[str]]:
@@ -56,12 +57,13 @@ def fields(title: str, width: int) -> int:
 
 def test_offsets_are_those_of_host_and_device() -> None:
     assert fields("`settings`, 32 bytes", 32) == commands._SETTINGS.size
-    assert fields("HELLO's response:", 105) == client._HELLO.size
+    assert fields("HELLO's response:", 122) == client._HELLO.size
     assert fields("STATISTICS' response:", 145) == commands._STATISTICS.size
     device = FakeDevice(SMALL)
     assert len(device.hello().payload) == 1 + 105
     assert len(device.run(Message.STATISTICS).payload) == 1 + 145
-    assert "105 bytes, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
+    assert len(FakeDevice(dataclasses.replace(SMALL, key=bytes(32))).hello().payload) == 1 + 122
+    assert "105 bytes, 122 with a key, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
 
 
 STREAM = (Message.STATE_RESET, Message.ADVANCE)  # of models with state, which this one is not
@@ -71,7 +73,9 @@ def test_what_the_document_says_of_later_and_of_runs_is_so() -> None:
     notes = {name: note.split("; ") for name, _, _, _, note in rows("## Messages")}
     device = FakeDevice(SMALL)
     device.hello()
-    asked = [m for m in Message if m not in (Message.HELLO, Message.REBOOT, Message.TARGET_DATA, *STREAM)]
+    asked = [m for m in Message if m not in (Message.HELLO, Message.AUTH, Message.REBOOT, Message.TARGET_DATA, *STREAM)]
+    assert "UNSUPPORTED without a key" in notes["AUTH"]
+    assert device.run(Message.AUTH, bytes(8)).payload == bytes([Status.UNSUPPORTED])
     for message in asked:
         unsupported = device.run(message).payload[0] == Status.UNSUPPORTED
         assert unsupported == ("later: UNSUPPORTED" in notes[message.name]), message.name

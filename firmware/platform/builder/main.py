@@ -81,7 +81,7 @@ if not native:
     env.Replace(LDSCRIPT_PATH="linker.ld")
 
 # What runs once a frame or once a boot is built small; nothing else of the flags may differ.
-COLD = ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash")
+COLD = ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash", "auth")
 
 
 def build_small(environment, node):
