@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_mcu import resources
+from lora_mcu import board_checks, resources
 from lora_mcu.errors import BoardError
 
 CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "xtensa-lx6", "xtensa-lx7", "host")
@@ -307,7 +307,7 @@ def parse(text: str, file: str) -> Board:
     memory = tuple(_memory(item) for item in table.tables("memory"))
     _used_regions(table, memory)
     flash = next(region for region in memory if region.kind == "flash" and region.use)
-    return Board(
+    board = Board(
         identity=table.text("identity"),
         description=table.text("description"),
         mcu=table.text("mcu"),
@@ -325,6 +325,8 @@ def parse(text: str, file: str) -> Board:
         adapter_region=_adapter_region(table.table("adapter_region"), flash) if table.has("adapter_region") else None,
         platformio=_platformio(table.table("platformio")),
     )
+    board_checks.refuse_impossible(board, file)
+    return board
 
 
 def names() -> list[str]:

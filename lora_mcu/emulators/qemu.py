@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_mcu.boards import Board
 from lora_mcu.emulators.base import LineMachine, find_program
 from lora_mcu.emulators.flash import patch
+from lora_mcu.errors import ToolError
 
 # QEMU's machine for a board, and the frequency in MHz at which that machine's SysTick counts.
 MACHINES = {
@@ -26,6 +27,8 @@ class Qemu(LineMachine):
 
     def __init__(self, board: Board, *, icount: bool = False, flash: Path | None = None) -> None:
         super().__init__(board, flash)
+        if board.identity not in MACHINES:
+            raise ToolError(f"QEMU has no machine for board {board.identity}: it has them for {', '.join(MACHINES)}")
         self._machine, megahertz = MACHINES[board.identity]
         self._icount = icount
         self.instructions_per_tick = 1000.0 / megahertz if icount else None

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lora_mcu import boards, emulators, resources
+from lora_mcu.emulators.stm32.part import refusal
 from lora_mcu.errors import BoardError, ToolError
 
 GOOD = (resources.path("boards") / "netduinoplus2.toml").read_text(encoding="utf-8")
@@ -100,6 +101,67 @@ def test_wrong_files_are_told_key_and_choices(old: str, new: str, message: str) 
         boards.parse(GOOD.replace(old, new, 1), "boards/mine.toml")
     assert str(refused.value).startswith(f"boards/mine.toml: {message}")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("origin = 0x1000_0000", "origin = 0x2001_fff8",
+         "memory regions must not overlap, found sram (0x20000000 to 0x2001ffff) and ccm (0x2001fff8 to 0x2002fff7):"
+         " correct origin or size"),
+        ('name = "ccm"', 'name = "sram"', "memory has two regions of the name sram: give one another name"),
+        ('name = "ccm"', 'name = "c c"', "memory[1].name must be letters, digits and _, a letter first, found 'c c'"),
+        ("origin = 0x2000_0000\nsize = 0x2_0000", "origin = 0xFFFF_0000\nsize = 0x2_0000",
+         "memory[0].size must end within 32 bits of address, found sram (0xffff0000 to 0x10000ffff): make it smaller"),
+        ("size = 0x2_0000", "size = 0", "memory[0].size must be an integer from 8 to 2147483648, found 0"),
+        ("size = 0x2_0000", "size = 0x2_0004", "memory[0].size must be a multiple of 8, found 0x20004"),
+        ("origin = 0x2000_0000", "origin = 0x2000_0002", "memory[0].origin must be a multiple of 8, found 0x20000002"),
+        ("origin = 0x2000_0000", "origin = -8", "memory[0].origin must be an integer from 0 to 4294967295, found -8"),
+        ("origin = 0x080C_0000", "origin = 0x0900_0000",
+         "adapter_region.origin must be an integer from 134217728 to 135266303, found 150994944"),
+        ("origin = 0x080C_0000\nerase_bytes = 0x2_0000", "origin = 0x0800_0000\nerase_bytes = 0x8_0000",
+         "adapter_region.areas must leave 32768 bytes of flash for code, found 0 of 1048576: make the region smaller"),
+        ("origin = 0x080C_0000\nerase_bytes = 0x2_0000", "origin = 0x0806_8000\nerase_bytes = 0xC_C000\n#",
+         "adapter_region.origin must be 2 erase areas before the end of flash, found 134643712"),
+        ("origin = 0x080C_0000\nerase_bytes = 0x2_0000", "origin = 0x080D_0000\nerase_bytes = 0x1_8000",
+         "adapter_region.origin must be a whole number of erase areas (0x18000 bytes) behind the start of flash"),
+        ("origin = 0x080C_0000\nerase_bytes = 0x2_0000", "origin = 0x080F_F7FE\nerase_bytes = 1025",
+         "adapter_region.erase_bytes must be a multiple of 1024, found 1025"),
+        ("areas = 2", "areas = 0", "adapter_region.areas must be an integer from 2 to 16, found 0"),
+        ('core = "cortex-m4f"', 'core = "rv32imc"', "core must be cortex-m4f for family stm32f4, found 'rv32imc'"),
+        ('mcu = "stm32f405rg"', 'mcu = "stm32f746"', "mcu must begin with 'stm32f4', the family, found 'stm32f746'"),
+        ('\nboard = "netduinoplus2"', '\nboard = "netduino"', "platformio.board must be 'netduinoplus2' like identity"),
+        ('\nboard = "netduinoplus2"', '\nboard = "../../x"', "platformio.board must be letters, digits, - and _"),
+        ('identity = "netduinoplus2"', 'identity = "Net duino"', "identity must be small letters, digits and _, like"),
+        ("crystal_hz = 25_000_000", "crystal_hz = 0\nbypass = true", "clock.bypass must be false where crystal_hz"),
+    ],
+)  # fmt: skip
+def test_impossible_parts_are_told_key_limit_and_way_out(old: str, new: str, message: str) -> None:
+    test_wrong_files_are_told_key_and_choices(old, new, message)
+
+
+def test_a_bench_that_is_not_known() -> None:
+    bench = (resources.path("boards") / "mps2_an500.toml").read_text(encoding="utf-8")
+    with pytest.raises(BoardError, match=r"^b\.toml: mcu must be an500 or an547 for family mps2, found 'an521'$"):
+        boards.parse(bench.replace('mcu = "an500"', 'mcu = "an521"'), "b.toml")
+
+
+def test_a_flash_without_room_for_code() -> None:
+    library = (resources.path("boards") / "esp32dev.toml").read_text(encoding="utf-8")
+    with pytest.raises(BoardError, match=r"^b\.toml: memory must leave 32768 bytes of flash for code, found 4096 of"):
+        boards.parse(library.replace("size = 0x10_0000", "size = 0x1000"), "b.toml")
+
+
+def test_an_emulator_that_does_not_know_the_part_says_so() -> None:
+    mine = boards.parse(GOOD.replace('"netduinoplus2"', '"mine"'), "boards/mine.toml")
+    with pytest.raises(ToolError, match=r"^QEMU has no machine for board mine: it has them for mps2_an500, "):
+        emulators.create(mine)
+    other = boards.parse(GOOD.replace('"stm32f405rg"', '"stm32f410"'), "boards/mine.toml")
+    assert str(refusal(other)).startswith(
+        "no model of the part stm32f410 (board netduinoplus2): there are stm32f405rg, "
+    )
+    bare = boards.parse(GOOD[: GOOD.index("[adapter_region]")] + GOOD[GOOD.index("[platformio]") :], "boards/mine.toml")
+    assert str(refusal(bare)).startswith("board netduinoplus2 has no adapter_region")
 
 
 def test_loading_boards_is_cheap() -> None:

@@ -194,10 +194,22 @@ class Machine:
         self.core.run(CODE, self._interrupts, self._sleep)
 
 
+def refusal(board: Board) -> str | None:
+    """Why this model cannot run the board, in one line."""
+    if board.mcu not in PARTS:
+        return f"no model of the part {board.mcu} (board {board.identity}): there are {', '.join(PARTS)}"
+    if board.adapter_region is None:
+        return f"board {board.identity} has no adapter_region, which is the flash that the model keeps"
+    return None
+
+
 def main() -> int:
     """``BOARD firmware.elf LISTENING_SOCKET_FD FLASH_FD [count]``."""
     board, elf, server = boards.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    assert board.adapter_region is not None
+    refused = refusal(board)
+    if refused or board.adapter_region is None:
+        print(refused, file=sys.stderr)
+        return 1
     cells = mmap.mmap(int(sys.argv[4]), board.adapter_region.size)
     machine = Machine(board, elf, socket.socket(fileno=server), cells, sys.argv[5:] == ["count"])
     print("ready", flush=True)
