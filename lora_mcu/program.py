@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Embedding, Graph
 from lora_mcu.link.auth import KEY_BYTES, TAG_BYTES
-from lora_mcu.passes import adapters, cut, estimate, gradient, memory, normalize, ring, tail
+from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, ring, stripes, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NUMERICS = ("f32",)
 FORMS = ("project", "library")
+UNLIMITED = 1 << 62
 MAX_STORE = 65535  # the order of an epoch is kept as uint16
 
 
@@ -69,6 +70,7 @@ class Program:
     memory: list[MemorySymbol]
     seed: int
     ring_bytes: int
+    need: auto.Need  # without stored samples
     note: str = ""
     key: bytes | None = field(default=None, repr=False)  # that the device asks for; 32 bytes, only ever in key.c
 
@@ -131,15 +133,17 @@ class Program:
 
 
 def compile(
-    model: str | Path, *, board: str, adapt: str = "auto", rank: int = 4, alpha: float | None = None,
+    model: str | Path, *, board: str, adapt: str = "auto", rank: int | None = None, alpha: float | None = None,
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
     cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
-    depth_first: bool = True, key: bytes | None = None,
+    depth_first: bool = True, key: bytes | None = None, max_step_macs: int | None = None,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
-    ``adapt`` is auto (all layers if they fit, else the largest last:N) | all | none | last:N | name,name, where a name
-    may be a pattern (:func:`lora_mcu.passes.adapters.matching`); ``alpha`` None is 2 * rank; ``output`` names
+    ``adapt`` is auto (all layers if they fit, else those that :mod:`lora_mcu.passes.auto` finds) | all | none |
+    last:N | name,name, where a name may be a pattern (:func:`lora_mcu.passes.adapters.matching`). ``rank`` None is 4,
+    of auto a smaller one where that makes room for more layers; ``max_step_macs`` bounds the multiply-accumulates of a
+    step on one sample; ``alpha`` None is 2 * rank; ``output`` names
     the output to train of a model with several. ``cache`` keeps the features from behind the frozen prefix in the
     sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
     input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
@@ -162,33 +166,53 @@ def compile(
     target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
-    choices = adapters.choices(graph, list(split.forward), adapt)
-    scale = 2.0 * rank if alpha is None else alpha
+    names = adapters.select(graph, list(split.forward), adapt)
+    known: stripes.Schedules = {}
 
-    @functools.cache
-    def attempt(index: int) -> Program | None:
-        """The program with that choice; None where a gradient would have to pass what has none."""
-        adaptation = adapters.layout(graph, choices[index], rank, scale, rslora)
-        try:
-            backward = gradient.differentiate(graph, split, adaptation)
-        except ModelError:
-            if adapt == "auto":
-                return None
-            raise
-        return _program(graph, target, split, adaptation, backward, options)
+    def build(names: Sequence[str], rank: int, place: bool = True) -> Program:
+        scale = 2.0 * rank if alpha is None else alpha
+        adaptation = adapters.layout(graph, list(names), rank, scale, rslora)
+        backward = gradient.differentiate(graph, split, adaptation)
+        return _program(graph, target, split, adaptation, backward, options, known, place)
 
-    def fits(index: int) -> bool:
-        program = attempt(index)
-        return program is not None and program.report().sram_bytes <= target.sram_bytes
+    if adapt == "auto":
+        program = _choose(build, graph, target, split, names, rank, max_step_macs)
+    else:
+        program = build(names, auto.RANK if rank is None else rank)
+    _check_fits(program, adapt, max_step_macs)
+    return program
 
-    # each choice needs less memory than the one before, so the first that fits is found by halving
-    index = bisect.bisect_left(range(len(choices) - 1), True, key=fits)
-    program = attempt(index)
-    if program is None:
+
+def _choose(
+    build: Callable[..., Program], graph: Graph, board: Board, split: Split, names: list[str], rank: int | None,
+    max_step_macs: int | None,
+) -> Program:  # fmt: skip
+    """The program of auto's choice, with a note that explains it."""
+    every = adapters.layout(graph, names, auto.RANK if rank is None else rank, 1.0, False)
+    layers = [x for x in every.layers if gradient.reaches(graph, split, replace(every, layers=(x,)))]
+    if not layers:
         raise ModelError("no adaptable layer has a gradient path to the output; use adapt='none' for inference only")
-    _check_fits(program, adapt)
-    before = attempt(index - 1) if index else None
-    return replace(program, note=_choice(program, before)) if adapt == "auto" else program
+
+    build([layers[-1].name], auto.RANK if rank is None else rank, place=False)  # refuses other wrong arguments
+
+    def needs(names: tuple[str, ...], rank: int) -> auto.Need | None:
+        try:
+            return build(names, rank, place=False).need
+        except ModelError:  # features are wanted (cache="on") and nothing runs before the first of these layers
+            return None
+
+    limit = auto.Need(board.sram_bytes, UNLIMITED if max_step_macs is None else max_step_macs)
+    names, light = [x.name for x in layers], {x.name for x in layers if x.is_light}
+    search = auto.Search(names, light, rank, needs, limit)
+    for _ in range(4):
+        choice = search.run()
+        program = build(choice.names, choice.rank)
+        over = program.need.sram - board.sram_bytes
+        if over <= 0 or choice.need.sram > search.limit.sram:
+            break
+        search.limit = replace(search.limit, sram=choice.need.sram - 1)  # its plan is above the bound it was chosen by
+    choice = replace(choice, need=program.need)
+    return replace(program, note=auto.explain(choice, names, limit))
 
 
 def _target(board: str, form: str, sram: int | None) -> Board:
@@ -202,23 +226,7 @@ def _target(board: str, form: str, sram: int | None) -> Board:
     return target if sram is None else target.limited(sram)
 
 
-def _choice(program: Program, before: Program | None) -> str:
-    """Why ``auto`` chose what it chose, and what one layer more would cost (``before``; None where there is none)."""
-    count, total = len(program.adaptation.layers), len(program.graph.adaptable())
-    if before is None:
-        return (
-            f"auto: all {count} layers that a gradient reaches fit"
-            if count < total
-            else f"auto: all {count} layers fit"
-        )
-    limit, rejected = program.board.sram_bytes, before.report().sram_bytes
-    return (
-        f"auto: last:{count} of {total} layers; last:{count + 1} needs {rejected} bytes of SRAM, "
-        f"{rejected - limit} more than the {limit} of {program.board.identity}"
-    )
-
-
-def _check_fits(program: Program, adapt: str) -> None:
+def _check_fits(program: Program, adapt: str, max_step_macs: int | None) -> None:
     report, board = program.report(), program.board
     over = report.sram_bytes - board.sram_bytes
     if over > 0:
@@ -229,10 +237,17 @@ def _check_fits(program: Program, adapt: str) -> None:
             else "choose a board with more SRAM or a smaller model"
         )
         if adapt == "auto" and layers == 1:
-            hint = "even last:1 does not fit: lower the rank, choose a board with more SRAM, or adapt='none'"
+            lower = "lower the rank, " if program.adaptation.rank > 1 else ""
+            hint = f"even one layer does not fit: {lower}choose a board with more SRAM, or adapt='none'"
         raise BoardError(
             f"{program.info.name} needs {report.sram_bytes} bytes of SRAM with {layers} adapted layers at rank "
             f"{program.adaptation.rank}, {over} more than the {board.sram_bytes} of {board.identity}; {hint}"
+        )
+    if max_step_macs is not None and program.need.macs > max_step_macs:
+        hint = "the forward pass is part of it" if adapt == "auto" else "adapt='auto' picks the layers that fit"
+        raise ModelError(
+            f"max_step_macs {max_step_macs:,}: {program.info.name} takes {program.need.macs:,} a step with "
+            f"{len(program.adaptation.layers)} adapted layers at rank {program.adaptation.rank}; {hint}"
         )
     over = report.flash_bytes - board.flash_bytes
     if over > 0:
@@ -249,12 +264,14 @@ def _program(
     adaptation: Adaptation,
     backward: list[BackwardOp],
     options: _Options,
+    known: stripes.Schedules,
+    place: bool,
 ) -> Program:
     costs = estimate.costs(graph, split, backward, adaptation)
     at = cut.choose(graph, split, adaptation, costs, options.cache)
     plan = memory.plan(
         graph, split, backward, adaptation, gradients_in_arena=options.max_batch == 1, depth_first=options.depth_first,
-        cut_at=at.at,
+        cut_at=at.at, known=known, place=place,
     )  # fmt: skip
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     fixed = _fixed_memory(plan, adaptation, info)
@@ -267,9 +284,11 @@ def _program(
     )
     capacity = _store_capacity(board, info, used, line) if stores else 0
     info = replace(info, store_capacity=capacity)
+    macs = sum(c.macs_forward + c.macs_backward for c in costs)
+    need = auto.Need(used + sum(runtime_memory(board, line).values()), macs)
     return Program(
         graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line,
-        key=options.key,
+        need, key=options.key,
     )  # fmt: skip
 
 

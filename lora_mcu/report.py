@@ -83,6 +83,7 @@ class Report:
         out["constant_bytes"] = self.constant_bytes
         out["flash_bytes_estimate"] = self.flash_bytes
         out["macs"] = sum(layer.macs_forward for layer in self.layers)
+        out["macs_step"] = out["macs"] + sum(layer.macs_backward for layer in self.layers)
         out["instructions_inference_estimate"] = self.inference_instructions
         out["instructions_step_estimate"] = self.step_instructions(1)
         out["instructions_stored_step_estimate"] = self.step_instructions_stored

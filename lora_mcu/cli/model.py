@@ -105,9 +105,11 @@ def compile_(
     board: Annotated[str, typer.Option(help="Board to compile for (boards/*.toml).", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Project folder to write.", show_default=False)],
     adapt: Annotated[
-        str, typer.Option(help="auto, all, last:N, or layer names or patterns (q,v) with commas between.")
+        str, typer.Option(help="auto (what fits), all, last:N, or layer names or patterns (q,v) with commas between.")
     ] = "auto",
-    rank: Annotated[int, typer.Option(help="Rank r of the factors.")] = 4,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank r of the factors.", show_default="4; auto: less where more layers fit so")
+    ] = None,
     alpha: Annotated[float | None, typer.Option(help="Scale: W + alpha/r B A.", show_default="2 * rank")] = None,
     rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha/sqrt(r) instead of alpha/r.")] = False,
     loss: Annotated[str, typer.Option(help="auto, cross_entropy or mse.")] = "auto",
@@ -128,6 +130,12 @@ def compile_(
     ] = "project",
     sram: Annotated[
         int | None, typer.Option(min=1, help="Bytes of SRAM to use at most.", show_default="all of the board's")
+    ] = None,
+    max_step_macs: Annotated[
+        int | None,
+        typer.Option(
+            "--max-step-macs", min=1, help="MACs of a training step on one sample, at most.", show_default="no limit"
+        ),
     ] = None,
     cache: Annotated[
         str, typer.Option(help="Store features from behind the frozen layers, not inputs: auto, on or off.")
@@ -163,6 +171,7 @@ def compile_(
         max_batch=max_batch,
         depth_first=depth_first,
         key=secret,
+        max_step_macs=max_step_macs,
     )
     program.write(output, force=force)
     report = program.report()

@@ -89,8 +89,9 @@ def show(report: dict[str, Any]) -> None:
     if report["layers"]:
         say(_longest(report))
     say(
-        f"cost   {report['macs']:,} MACs an inference; about {report['instructions_inference_estimate']:,} "
-        f"instructions, {report['instructions_step_estimate']:,} a training step on one sample"
+        f"cost   {report['macs']:,} MACs an inference, {report['macs_step']:,} a training step on one sample; "
+        f"about {report['instructions_inference_estimate']:,} "
+        f"instructions and {report['instructions_step_estimate']:,}"
     )
     if report["store_capacity"]:
         say(f"store  {stored_samples(report)}")

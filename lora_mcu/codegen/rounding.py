@@ -17,6 +17,7 @@ from lora_mcu.errors import ModelError
 
 ACC_MAX = 2**31 - 1
 _BITS = 62
+_CLOSE = 2.0**-48
 
 
 def definition(acc: NDArray[np.float64], m: float) -> NDArray[np.float64]:
@@ -52,11 +53,15 @@ def multiplier(m: float) -> tuple[int, int]:
     shift = min(95, _BITS - math.frexp(m)[1])
     exact = math.ldexp(m, shift)
     low, high = 0, 2**_BITS - 1
-    for n, t in enumerate(thresholds(m).tolist(), 1):
-        edge = (2 * n - 1) << (shift - 1)
-        low = max(low, -(-edge // t))
-        if t > 1:
-            high = min(high, (edge - 1) // (t - 1))
+    t = thresholds(m)
+    odd = 2 * np.arange(1, len(t) + 1) - 1
+    below, above = odd / t, odd / np.maximum(t - 1, 0.5)  # M is edge / t at least, and less than edge / (t - 1)
+    tight = (below >= np.max(below, initial=0) * (1 - _CLOSE)) | (above <= np.min(above, initial=np.inf) * (1 + _CLOSE))
+    for n, at in zip(odd[tight].tolist(), t[tight].tolist(), strict=True):  # exact, where rounding could hide which
+        edge = n << (shift - 1)
+        low = max(low, -(-edge // at))
+        if at > 1:
+            high = min(high, (edge - 1) // (at - 1))
     best = min(max(int(exact), low), high)
     if not low <= best <= high:
         raise ModelError(f"no integer multiplier reproduces the double rescaling by {m}")

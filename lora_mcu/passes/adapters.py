@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layers get factors: ``auto | all | none | last:N | name,name``, a name or a pattern of names."""
+"""Which layers get factors: ``all | none | last:N | name,name``, a name or a pattern of names (``auto``: auto.py)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class AdaptedLayer:
     a_offset: int
     b_offset: int
 
+    @property
+    def is_light(self) -> bool:
+        """Dense or pointwise: A has as many columns as the layer has input channels."""
+        return self.kernel is None or self.kernel[:2] == (1, 1)
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -52,28 +57,26 @@ class Adaptation:
         return next((layer for layer in self.layers if layer.op is op), None)
 
 
-def choices(graph: Graph, live: list[object], adapt: str) -> list[list[str]]:
-    """The sets of layer names that ``adapt`` allows, preferred first (only ``auto`` has more than one).
+def select(graph: Graph, live: list[object], adapt: str) -> list[str]:
+    """The names of the layers that ``adapt`` means, in operator order; ``auto`` means those it may choose from.
 
     ``live`` are the operators that training runs. Raises ModelError when a name or number is unknown.
     """
     ops = {id(op) for op in live}
     names = [name for op, name in zip(graph.adaptable(), graph.layer_names().values(), strict=True) if id(op) in ops]
     if adapt == "none":
-        return [[]]
+        return []
     if not names:
         raise ModelError("no layer can be adapted: there is no FULLY_CONNECTED or CONV_2D with constant int8 weights")
-    if adapt == "all":
-        return [names]
-    if adapt == "auto":
-        return [names[i:] for i in range(len(names))]
+    if adapt in ("all", "auto"):
+        return names
     if match := re.fullmatch(r"last:(\d+)", adapt):
         count = int(match[1])
         if not 1 <= count <= len(names):
             raise ModelError(
                 f"adapt {adapt!r}: the model has {len(names)} adaptable layers; use last:1 to last:{len(names)}"
             )
-        return [names[-count:]]
+        return names[-count:]
     wanted: set[str] = set()
     for part in (part.strip() for part in adapt.split(",")):
         found = matching(part, names)
@@ -83,7 +86,7 @@ def choices(graph: Graph, live: list[object], adapt: str) -> list[list[str]]:
                 f"adapt: no layer {part!r}; near: {', '.join(near[:5])} (`lora-mcu inspect` lists them all)"
             )
         wanted.update(found)
-    return [[name for name in names if name in wanted]]
+    return [name for name in names if name in wanted]
 
 
 def matching(pattern: str, names: list[str]) -> list[str]:

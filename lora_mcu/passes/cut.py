@@ -6,6 +6,7 @@ The idea of Skip2-LoRA (arXiv 2410.21073): cache the forward activations that no
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from lora_mcu.errors import ModelError
@@ -52,26 +53,36 @@ def choose(graph: Graph, split: Split, adaptation: Adaptation, costs: list[Layer
     if graph.states:
         if cache == "on":
             raise ModelError("cache 'on': a streaming model's samples are not stored, so nothing is cached; use 'auto'")
-        return _at(graph, split, costs, 0)
+        return _cuts(graph, split, costs, 0)[0]
     first = next((i for i, op in enumerate(split.forward) if adaptation.of(op) is not None), 0)
-    cuts = [_at(graph, split, costs, p) for p in range(first + 1)]
-    worth = [c for c in cuts if c.skipped >= _WORTH * cuts[-1].skipped]
+    whole, *worth = _cuts(graph, split, costs, first)
     best = min(worth, key=lambda c: (c.nbytes, -c.at))
     if cache == "on" and not best.skipped:
         reason = f"the first adapted layer, {adaptation.layers[0].name}, reads the model's input" if adaptation.layers \
             else "no layer is adapted"  # fmt: skip
         raise ModelError(f"cache 'on': {reason}, so no features come before it; adapt later layers or use cache='auto'")
-    wanted = cache == "on" or (cache == "auto" and best.nbytes <= cuts[0].nbytes)
+    wanted = cache == "on" or (cache == "auto" and best.nbytes <= whole.nbytes)
     return Cut(best.at, best.tensors, best.nbytes, best.skipped, wanted and best.skipped > 0)
 
 
-def _at(graph: Graph, split: Split, costs: list[LayerCost], p: int) -> Cut:
+def _cuts(graph: Graph, split: Split, costs: list[LayerCost], last: int) -> list[Cut]:
+    """The cut at 0, then those up to ``last`` that are worth it. A tensor crosses a cut if it is made before it and
+    read behind it."""
     roots = views(graph)
-    made = {roots[graph.input]} | {roots[i] for op in split.forward[:p] for i in op.outputs}
-    read = {roots[i] for op in split.forward[p:] for i in _reads(graph, op)} | {roots[split.logits]}
-    crossing = tuple(sorted(made & read))
-    nbytes = sum(-(-graph.tensors[i].nbytes // 4) * 4 for i in crossing)
-    return Cut(p, crossing, nbytes, sum(cost.instructions_forward for cost in costs[:p]))
+    made = {roots[graph.input]: 0}
+    read: dict[int, int] = {}
+    for k, op in enumerate(split.forward):
+        for i in op.outputs:
+            made.setdefault(roots[i], k + 1)
+        read |= {roots[i]: k for i in _reads(graph, op)}
+    read[roots[split.logits]] = len(split.forward)
+    padded = {root: -(-graph.tensors[root].nbytes // 4) * 4 for root in made}
+    skipped = [0, *itertools.accumulate(cost.instructions_forward for cost in costs[:last])]
+    out = []
+    for p in [0, *(p for p in range(last + 1) if skipped[p] >= _WORTH * skipped[last])]:
+        crossing = tuple(sorted(root for root, k in made.items() if k <= p <= read.get(root, -1)))
+        out.append(Cut(p, crossing, sum(padded[root] for root in crossing), skipped[p]))
+    return out
 
 
 def _reads(graph: Graph, op: Op) -> list[int]:

@@ -40,3 +40,12 @@ def differentiate(graph: Graph, split: Split, adaptation: Adaptation) -> list[Ba
         if not isinstance(op, Reshape):
             backward.append(BackwardOp(op, into))
     return backward
+
+
+def reaches(graph: Graph, split: Split, adaptation: Adaptation) -> bool:
+    """The loss depends on all adapted layers by operators that a gradient can pass."""
+    try:
+        backward = differentiate(graph, split, adaptation)
+    except ModelError:
+        return False
+    return all(any(b.op is layer.op for b in backward) for layer in adaptation.layers)

@@ -100,9 +100,12 @@ def _matrix(op: Conv2D | Dense, graph: Graph) -> tuple[int, int]:
 
 def plan(
     graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, *, gradients_in_arena: bool = False,
-    depth_first: bool = True, cut_at: int = 0,
+    depth_first: bool = True, cut_at: int = 0, place: bool = True, known: stripes.Schedules | None = None,
 ) -> MemoryPlan:  # fmt: skip
     """Lifetimes, then offsets. Equal inputs give equal plans.
+
+    Without ``place`` offsets are left out and the arena is given as its lower bound, which is quick. ``known`` is kept
+    by the caller of several plans of one graph (:func:`stripes.choose`).
 
     ``gradients_in_arena`` gives the factors' gradients memory from their layer's backward step to the end only, which
     serves batches of one sample. ``depth_first`` may run stretches of the frozen part row by row (stripes.py), none of
@@ -110,14 +113,17 @@ def plan(
     depthwise backward pass in place takes more instructions, so it is used only where it makes the arena smaller.
     """
     best: MemoryPlan | None = None
+    known = {} if known is None else known
     for slow_pairs in (False, True):
         memory = _lifetimes(graph, split, backward, adaptation, gradients_in_arena, slow_pairs)
         if slow_pairs and not any(isinstance(b.op, Depthwise) and b.into for b in backward):
             break
         if depth_first:
-            stripes.choose(memory, graph, _frozen(split, backward), {split.logits, graph.output}, cut_at)
+            stripes.choose(memory, graph, _frozen(split, backward), {split.logits, graph.output}, cut_at, known)
         if best is None or memory.lower_bound < best.lower_bound:
-            memory.arena_bytes = placement.place(memory.buffers, memory.pairs, memory.lower_bound)
+            memory.arena_bytes = bound = memory.lower_bound
+            if place:
+                memory.arena_bytes = placement.place(memory.buffers, memory.pairs, bound)
             memory.gradient_offset = min((b.offset for b in memory.factors.values()), default=0)
             if best is None or memory.arena_bytes < best.arena_bytes:
                 best = memory

@@ -44,6 +44,9 @@ class Stripe:
     table: Buffer
 
 
+Schedules = dict[tuple[int, int], Schedule]  # of the forward operators from one index to another, both included
+
+
 def height(graph: Graph, tensor: int) -> int:
     return graph.tensors[tensor].shape[1]
 
@@ -107,8 +110,10 @@ def schedule(graph: Graph, ops: list[Op]) -> Schedule:
 class _Search:
     """Which runs of operators to make row by row, so that the largest live set shrinks."""
 
-    def __init__(self, memory: MemoryPlan, graph: Graph, ops: list[Op], keep: set[int], cut_at: int) -> None:
-        self.memory, self.graph, self.ops, self.cut_at = memory, graph, ops, cut_at
+    def __init__(
+        self, memory: MemoryPlan, graph: Graph, ops: list[Op], keep: set[int], cut_at: int, known: Schedules
+    ) -> None:  # fmt: skip
+        self.memory, self.graph, self.ops, self.cut_at, self.known = memory, graph, ops, cut_at, known
         self.able = [
             is_able(graph, op)
             and not keep.intersection(op.outputs)
@@ -139,7 +144,9 @@ class _Search:
             cost = self._whole(i, j)
             if (max(floor, cost), j - i) >= best:
                 continue
-            made = schedule(self.graph, self.ops[i : j + 1])
+            if (i, j) not in self.known:
+                self.known[i, j] = schedule(self.graph, self.ops[i : j + 1])
+            made = self.known[i, j]
             if any(drop > 255 for _, drop in made.order):
                 continue
             cost += self._windows(i, j, made)
@@ -229,7 +236,10 @@ def tensors_of(ops: list[Op]) -> list[int]:
     return outputs + [i for i in dict.fromkeys(i for op in ops for i in op.data_inputs()) if i not in outputs]
 
 
-def choose(memory: MemoryPlan, graph: Graph, ops: list[Op], keep: set[int], cut_at: int) -> None:
+def choose(
+    memory: MemoryPlan, graph: Graph, ops: list[Op], keep: set[int], cut_at: int, known: Schedules
+) -> None:  # fmt: skip
     """Make runs of ``ops``, the frozen operators in front, depth-first while that lowers the plan's largest live set.
-    Tensors in ``keep`` stay whole, and so does what there is before step ``cut_at``."""
-    _Search(memory, graph, ops, keep, cut_at).run()
+    Tensors in ``keep`` stay whole, and so does what there is before step ``cut_at``. ``known`` keeps the schedules of
+    this graph from one plan to the next: making them takes longest."""
+    _Search(memory, graph, ops, keep, cut_at, known).run()

@@ -56,7 +56,7 @@ def planned(
     graph: Graph, adapt: str, **options: bool
 ) -> tuple[tail.Split, list[gradient.BackwardOp], memory.MemoryPlan]:
     split = tail.split(graph)
-    layout = adapters.layout(graph, adapters.choices(graph, list(split.forward), adapt)[0], 4, 8.0, False)
+    layout = adapters.layout(graph, adapters.select(graph, list(split.forward), adapt), 4, 8.0, False)
     backward = gradient.differentiate(graph, split, layout)
     return split, backward, memory.plan(graph, split, backward, layout, **options)
 
@@ -119,11 +119,11 @@ def test_choices_of_layers() -> None:
     graph = load(HAR)
     live = list(tail.split(graph).forward)
     names = list(graph.layer_names().values())
-    assert adapters.choices(graph, live, "all") == [names]
-    assert adapters.choices(graph, live, "last:2") == [names[-2:]]
-    assert adapters.choices(graph, live, "none") == [[]]
-    assert adapters.choices(graph, live, f"{names[2]}, {names[0]}") == [[names[0], names[2]]]
-    assert adapters.choices(graph, live, "auto") == [names[i:] for i in range(4)]
+    assert adapters.select(graph, live, "all") == names
+    assert adapters.select(graph, live, "last:2") == names[-2:]
+    assert adapters.select(graph, live, "none") == []
+    assert adapters.select(graph, live, f"{names[2]}, {names[0]}") == [names[0], names[2]]
+    assert adapters.select(graph, live, "auto") == names
     for wrong, message in (
         ("last:9", "use last:1 to last:4"),
         ("har_1_convl", "near: .*har_1_conv1_1_Relu"),
@@ -132,7 +132,7 @@ def test_choices_of_layers() -> None:
         ("last:0", "last:1"),
     ):
         with pytest.raises(ModelError, match=message):
-            adapters.choices(graph, live, wrong)
+            adapters.select(graph, live, wrong)
 
 
 def test_layers_are_chosen_by_pattern() -> None:

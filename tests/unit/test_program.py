@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import lora_mcu
 from lora_mcu.info import ModelInfo
+from lora_mcu.passes import auto
 from lora_mcu.random_bits import initial_a, rand
 
 HAR = Path(__file__).resolve().parents[2] / "examples" / "har" / "har.tflite"
@@ -28,7 +30,7 @@ def test_the_report_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.constants["lmcu_op1_w"] == 32 * 8 * 6
     whole = json.loads(json.dumps(report.to_dict()))
     assert whole["sram_bytes"] == sum(whole["sram"].values())
-    assert whole["note"] == "auto: all 4 layers fit"
+    assert whole["note"].startswith("auto: all 4 layers at rank 4, ")
     assert {layer["kind"] for layer in whole["layers"]} >= {"CONV_2D", "FULLY_CONNECTED", "SOFTMAX"}
 
 
@@ -64,6 +66,18 @@ def test_info_survives_the_firmware() -> None:
             lora_mcu.BoardError,
             "more than the 131072 of netduinoplus2",
         ),
+        (
+            {"board": "netduinoplus2", "adapt": "all", "max_step_macs": 100_000},
+            lora_mcu.ModelError,
+            "185,608 a step with 4 adapted layers at rank 4; adapt='auto' picks",
+        ),
+        ({"board": "netduinoplus2", "max_step_macs": 10}, lora_mcu.ModelError, "the forward pass is part of it"),
+        (
+            {"board": "netduinoplus2", "sram": 11_000},
+            lora_mcu.BoardError,
+            "one layer does not fit: choose a board",
+        ),
+        ({"board": "netduinoplus2", "rank": 65}, lora_mcu.ModelError, "rank 65 is outside 1..64"),
         ({"board": "netduinoplus2", "loss": "hinge"}, lora_mcu.ModelError, "cross_entropy, mse"),
     ],
 )
@@ -79,9 +93,57 @@ def test_a_model_that_does_not_exist() -> None:
 
 
 def test_auto_takes_the_largest_set_that_fits_and_says_so(models_dir: Path) -> None:
-    report = lora_mcu.compile(models_dir / "mlperf_pretrainedResnet_quant.tflite", board="netduinoplus2").report()
+    model = models_dir / "mlperf_pretrainedResnet_quant.tflite"
+    report = lora_mcu.compile(model, board="netduinoplus2").report()
     assert 0 < len(report.adapt) < 10
-    assert report.note.startswith(f"auto: last:{len(report.adapt)} of 10 layers; last:{len(report.adapt) + 1} needs ")
+    macs = report.to_dict()["macs_step"]
+    took = f"{report.training_sram_bytes:,} bytes and {macs:,} MACs a step"
+    assert report.note.startswith(f"auto: last:{len(report.adapt)} of 10 layers at rank {report.rank}, {took}; ")
+    assert report.note.endswith(" bytes too many")
+    named = re.search("; (.*) too at rank 2: ([0-9,]+) bytes and ", report.note)
+    with pytest.raises(lora_mcu.BoardError) as refused:  # what the note says of the next larger choice is true
+        adapt = ",".join([named[1], *report.adapt])
+        lora_mcu.compile(model, board="netduinoplus2", adapt=adapt, rank=2)
+    assert f"needs {named[2].replace(',', '')} bytes of SRAM" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "layers", "rank"),
+    [
+        ({}, 4, 4),
+        ({"sram": 32_000}, 4, 3),
+        ({"sram": 25_000}, 3, 2),
+        ({"rank": 1, "sram": 25_000}, 4, 1),
+        ({"max_step_macs": 170_000}, 4, 2),
+        ({"max_step_macs": 90_000}, 2, 2),
+    ],
+)
+def test_auto_takes_layers_before_rank_within_its_limits(limits: dict[str, int], layers: int, rank: int) -> None:
+    program = lora_mcu.compile(HAR, board="netduinoplus2", **limits)
+    report = program.report()
+    assert (len(report.adapt), report.rank) == (layers, rank), report.note
+    assert report.sram_bytes <= limits.get("sram", 131_072)
+    assert report.to_dict()["macs_step"] <= limits.get("max_step_macs", report.to_dict()["macs_step"])
+    assert f"at rank {rank}, {report.training_sram_bytes:,} bytes" in report.note
+
+
+def test_auto_may_leave_a_layer_out_and_go_on_behind_it() -> None:
+    sizes = {"first": 10, "middle": 60, "point": 20, "kernel": 50, "last": 10}
+
+    def needs(names: tuple[str, ...], rank: int) -> auto.Need:
+        return auto.Need(sum(sizes[n] for n in names) * rank, len(names))
+
+    def choose(sram: int, rank: int | None = None, light: tuple[str, ...] = tuple(sizes)) -> auto.Choice:
+        return auto.Search(list(sizes), set(light), rank, needs, auto.Need(sram, 10)).run()
+
+    assert choose(600).names == tuple(sizes) and choose(600).rank == 4 and choose(600).later.rank == 8
+    assert (choose(580).names, choose(580).rank) == (tuple(sizes), 3)
+    assert (choose(80).names, choose(80).rank) == (("first", "point", "last"), 2)
+    assert choose(80).later.names == ("first", "point", "kernel", "last")
+    assert (choose(15).names, choose(15).rank) == (("last",), 1)
+    assert choose(80).later.rank == 2
+    assert (choose(5).names, choose(5).rank) == (("last",), 1), "nothing fits: the caller refuses"
+    assert choose(95, 1, ("first", "point", "last")).names == ("first", "point", "kernel", "last")
 
 
 def test_compile_of_kws_is_quick_and_without_tensorflow(models_dir: Path) -> None:
