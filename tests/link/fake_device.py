@@ -42,6 +42,7 @@ class Model:
     window: int = 1
     rx_ring: int = 2048
     key: bytes | None = None  # that it asks for
+    state: int = 0  # bytes that a streaming model keeps
 
     @property
     def info(self) -> ModelInfo:
@@ -88,7 +89,8 @@ def prepare(model: Model, folder: Path) -> list[str]:
     loss = {"cross_entropy": 0, "mse": 1}[model.loss]
     return [
         *FLAGS, f"-I{folder}", f"-I{runtime}", f"-DFAKE_INPUT={model.inputs}", f"-DFAKE_OUTPUT={model.outputs}",
-        f"-DFAKE_LOSS={loss}", f"-DFAKE_CAPACITY={model.capacity}", *sources, str(HERE / "fake_model.c"),
+        f"-DFAKE_LOSS={loss}", f"-DFAKE_CAPACITY={model.capacity}",
+        f"-DFAKE_STATE={model.state}", *sources, str(HERE / "fake_model.c"),
     ]  # fmt: skip
 
 

@@ -31,6 +31,10 @@ static int8_t input[K] LMCU_ALIGNED(8), saved[K], logits[M] LMCU_ALIGNED(8);
 static float logit_gradient[M], gradients[PARAMS], momentum[PARAMS], target[M], scratch[2 * (K + M)];
 static uint16_t order[FAKE_CAPACITY];
 static uint32_t class_seen[M];
+#if FAKE_STATE
+static uint8_t stream_state[FAKE_STATE];
+static const int8_t initial_state[FAKE_STATE] = {1, 2, 3};
+#endif
 static const lmcu_part_t parts[1] = {{(uint8_t *)input, K}};
 uint16_t fake_factors[PARAMS];
 uint8_t fake_store[FAKE_CAPACITY * RECORD] LMCU_ALIGNED(8);
@@ -42,6 +46,9 @@ const lmcu_model_t lmcu_model = {
     .store_capacity = FAKE_CAPACITY, .record_bytes = RECORD, .parts = parts, .part_count = 1, .input = (uint8_t *)input,
     .output = (const uint8_t *)logits, .logits = logits, .logit_gradient = logit_gradient, .factors = fake_factors,
     .gradients = gradients, .momentum = momentum, .store = fake_store, .order = order, .class_seen = class_seen, .target = target,
+#if FAKE_STATE
+    .state = stream_state, .initial_state = initial_state, .state_bytes = FAKE_STATE,
+#endif
 };
 
 static const uint64_t multiplier[1] = {14411518807585587u}; /* 0.0125 * 2^60 = 0.0625 * 0.01 / 0.05 */
@@ -208,7 +215,7 @@ bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit
 
 uint32_t fake_flash_crc(void)
 {
-    return lmcu_crc32(0, flash, sizeof flash);
+    return lmcu_crc32(lmcu_crc32(0, flash[0], fake_half_bytes), flash[1], fake_half_bytes);
 }
 
 void fake_boot(void)

@@ -6,7 +6,7 @@
  * where kind is a message's number, sealed into a frame with the sequence that the device expects (bit 7: the one before,
  * which must not run again), or 0: the payload as raw bytes on the line. With a key every frame gets its tag, but for those
  * with bit 6 set, which come from a stranger. */
-#include "fuzz_checks.h"
+#include "fuzz_stranger.h"
 
 enum { LINE = 8192 };
 

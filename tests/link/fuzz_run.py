@@ -37,6 +37,14 @@ def build_mutating(model: Model, folder: Path) -> Path:
     return program
 
 
+def build_sweep(model: Model, folder: Path) -> Path:
+    """sweep.c: every message with every short length and extreme fields."""
+    program = folder / "sweep"
+    command = ["gcc", *_SANITIZE, "-fsanitize=address,undefined", *prepare(model, folder), str(HERE / "sweep.c")]
+    subprocess.run([*command, "-o", str(program)], check=True)
+    return program
+
+
 def build_guided(model: Model, folder: Path) -> Path | None:
     """fuzz_coverage.c for libFuzzer; None where clang or its runtime is missing (clang, libclang-rt-14-dev)."""
     if shutil.which("clang") is None:

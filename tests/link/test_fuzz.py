@@ -51,6 +51,39 @@ def test_coverage_guided_frames_never_break_the_protocol(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "model",
+    [Model(window=8, state=8), Model(inputs=9, outputs=5, loss="mse", capacity=6)],
+    ids=["streaming", "targets"],
+)
+def test_every_message_with_every_length_and_extreme_fields(tmp_path: Path, model: Model) -> None:
+    run = subprocess.run([str(fuzz_run.build_sweep(model, tmp_path))], capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stdout + run.stderr
+    first, *lines = run.stdout.splitlines()
+    assert int(first.split()[1]) > 80000
+    served = {Message(number).name: ok for number, ok, _ in (map(int, line.split()) for line in lines)}
+    missing = {"AUTH", "MERGE", "UNMERGE"} | ({"TARGET_DATA"} if model.state else {"STATE_RESET", "ADVANCE"})
+    assert {name for name, count in served.items() if count == 0} <= missing | {"ADAPTER_COMMIT", "EVALUATE"}
+
+
+def test_the_sweep_sees_a_change_by_a_refused_request(tmp_path: Path) -> None:
+    prepare = fuzz_run.prepare
+
+    def spoil(model: Model, folder: Path) -> list[str]:
+        arguments = prepare(model, folder)
+        source, right = folder / "runtime" / "protocol_hello.c", "    const uint32_t near = "
+        text = source.read_text()
+        assert text.count(right) == 1
+        source.write_text(text.replace(right, f"    LINK.baud_wanted = baud;\n{right}"))
+        return arguments
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fuzz_run, "prepare", spoil)
+        program = fuzz_run.build_sweep(SMALL, tmp_path)
+    run = subprocess.run([str(program)], capture_output=True, text=True, timeout=280)
+    assert run.returncode != 0 and "a refused request has changed the device" in run.stdout
+
+
+@pytest.mark.parametrize(
     ("model", "file", "right", "wrong", "said"),
     [
         (SMALL, "protocol.c", "distance == 0", "distance >= -1 && distance <= 0", "nothing was run, and the training"),

@@ -286,6 +286,7 @@ RIGHT_LENGTHS = {
     Message.STORE: {4, 8}, Message.STORE_CLEAR: {0}, Message.RUN_EPOCHS: {4}, Message.RUN_STOP: {0},
     Message.ADAPTER_READ: {6}, Message.ADAPTER_BEGIN: {68}, Message.ADAPTER_COMMIT: {4}, Message.ADAPTER_RESET: {0},
     Message.SAMPLE_DATA: set(range(5, 1025)), Message.ADAPTER_DATA: set(range(5, 1025)),
+    Message.BAUD: {4}, Message.STORE_POLICY: {0, 12}, Message.STATE_RESET: {0},
 }  # fmt: skip
 LENGTHS = [*range(80), 255, 256, 1023, 1024]
 
@@ -381,7 +382,7 @@ def test_a_new_session_forgets_an_open_transfer(device: FakeDevice) -> None:
 
 # ---- runs ----
 
-IN_A_RUN = {Message.INFO, Message.STATISTICS, Message.REBOOT, Message.RUN_STOP}
+IN_A_RUN = {Message.INFO, Message.STATISTICS, Message.REBOOT, Message.RUN_STOP, Message.BAUD}
 
 
 def start_run(device: FakeDevice) -> None:

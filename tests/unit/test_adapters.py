@@ -281,10 +281,43 @@ def rewritten(folder: Path, change: Any) -> Path:
         (lambda h: h["base_model.model.dense.lora_A.weight"].update(shape=[2**62, 2]), "broken safetensors file"),
         (lambda h: h["base_model.model.dense.lora_A.weight"].update(data_offsets=[0, 1 << 40]), "broken safetensors"),
         (lambda h: h.pop("base_model.model.dense.lora_B.weight"), "broken safetensors file"),
+        (  # two tensors in one place
+            lambda h: h["base_model.model.dense.lora_B.weight"].update(shape=[2, 4], data_offsets=[0, 16]),
+            "broken safetensors file",
+        ),
+        (lambda h: h["base_model.model.dense.lora_A.weight"].update(data_offsets=[-16, 0]), "broken safetensors file"),
+        (lambda h: h.update({"../../etc/passwd": h.pop("base_model.model.dense.lora_A.weight")}), "etc/passwd"),
+        (
+            lambda h: h.update({"base_model.model.../x.lora_A.weight": h.pop("base_model.model.dense.lora_A.weight")}),
+            "not in target_modules|is missing",
+        ),
     ],
 )
 def test_a_wrong_header_is_named(tmp_path: Path, change: Any, text: str) -> None:
     refused(rewritten(saved(tmp_path), change), text)
+
+
+@pytest.mark.parametrize("size", [2**64 - 1, 2**63, 1 << 40, 100_000_001, 0, 1])
+def test_a_header_of_a_forged_size_is_refused(tmp_path: Path, size: int) -> None:
+    folder = saved(tmp_path)
+    raw = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(size.to_bytes(8, "little") + raw[8:])
+    refused(folder, "broken safetensors file|header")
+
+
+@pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0x7E00, 0x7C01])
+def test_a_factor_that_is_not_finite_is_refused_in_a_file_too(tmp_path: Path, bits: int) -> None:
+    folder = saved(tmp_path)
+    raw = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(raw[:-2] + struct.pack("<H", bits))
+    refused(folder, "a factor is not finite")
+
+
+def test_a_header_of_many_tensors_or_a_deep_one_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    for header in (b"[" * 900_000, b'{"a":' * 100_000, b"{" + b'"k":1,' * 170_000 + b'"z":1}', b" " * (2 << 20)):
+        (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
+        refused(folder, "broken safetensors file|header|not valid JSON|larger")
 
 
 def test_files_that_are_missing_too_large_or_no_files_are_refused(tmp_path: Path) -> None:
