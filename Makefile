@@ -30,7 +30,8 @@ fuzz-link: $(VENV)/.test
 soak: $(VENV)/.test
 	@$(BIN)/python tests/link/soak.py
 
-wheel: $(VENV)/.test
+wheel: $(BIN)/python
+	@$(PIP) 'build>=1.2'
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist .
 

@@ -58,7 +58,7 @@ def build(program: lora_mcu.Program, folder: Path) -> Any:
 def run(program: lora_mcu.Program, folder: Path, go: bytes = b"g") -> tuple[list[tuple[str, int, int]], float]:
     """The measurement's lines, and how many instructions a tick is."""
     bench = build(program, folder)
-    emulator = create(boards.load(BOARD), icount=True)
+    emulator = create(boards.load(program.info.board), icount=True)
     try:
         return listen(emulator.start(bench.elf), go), emulator.instructions_per_tick or 1.0
     finally:

@@ -26,7 +26,7 @@ _PYTHON = (
 )
 _EXTRAS = (
     ("ai-edge-litert", "ai_edge_litert", "oracle", "checking the base byte for byte, adapter merge"),
-    ("unicorn", "unicorn", "unicorn", "emulating the ESP32-C3"),
+    ("unicorn", "unicorn", "unicorn", "emulating STM32 boards and the ESP32-C3"),
     ("tensorflow", "tensorflow", "tensorflow", "making models and running the tests"),
 )
 _PROGRAMS = (

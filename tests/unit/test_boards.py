@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks import boards as benchmark
 from lora_mcu import boards, emulators, resources
 from lora_mcu.emulators.stm32.part import refusal
 from lora_mcu.errors import BoardError, ToolError
@@ -34,8 +35,11 @@ def test_the_document_says_for_every_board_what_ran() -> None:
     rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| `")}
     assert set(rows) == {f"`{name}`" for name in boards.names()}
     for name in boards.names():
-        ran = boards.load(name).emulators
-        assert (ran[0] if ran else "not run") in rows[f"`{name}`"]
+        built, ran, not_run = rows[f"`{name}`"].split("|")[3:6]
+        assert "HAR" in built and "KWS" in built
+        for emulator in boards.load(name).emulators:
+            assert benchmark.NAMES[emulator] in ran + not_run
+        assert (ran.strip() == "-") == boards.load(name).is_library
 
 
 def test_a_board_that_nothing_emulates_says_so() -> None:

@@ -80,6 +80,11 @@ def test_installed_wheel_compiles_builds_and_simulates(dist: Path, tmp_path: Pat
     run("compile", "model.tflite", "--board", "netduinoplus2", "-o", "mine")
     assert "bytes of flash" in run("build", "mine")
     assert "accuracy" in run("simulate", "mine", "data.npz", "--epochs", "2", "--lr", "0.02")
+    trained = run("train", "mine", "data.npz", "--emulate", "--epochs", "2", "--lr", "0.02", "-o", "device")
+    assert "(0 skipped)" in trained
+    run("simulate", "mine", "data.npz", "--epochs", "2", "--lr", "0.02", "-o", "twin")
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "device" / name).read_bytes() == (tmp_path / "twin" / name).read_bytes()
     run("report", "mine", "-o", "report.html")
 
 
