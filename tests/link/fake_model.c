@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One adapted dense layer and a port that is two byte queues: the firmware's protocol as a library of the tests. Built with
  * FAKE_INPUT, FAKE_OUTPUT, FAKE_LOSS, FAKE_CAPACITY and fake_info.h (written by fake_device.py). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "fake_info.h"
@@ -195,6 +196,9 @@ lmcu_flash_t lmcu_port_flash(void)
 
 bool lmcu_port_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count)
 {
+    if (half > 1 || offset > HALF || count > HALF - offset) {
+        abort(); /* beyond the store */
+    }
     memcpy(to, flash[half] + offset, count);
     return true;
 }
@@ -212,6 +216,11 @@ bool lmcu_port_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit
 }
 
 /* ---- for the tests ---- */
+
+uint8_t *fake_flash(uint32_t half)
+{
+    return flash[half];
+}
 
 uint32_t fake_flash_crc(void)
 {

@@ -1,26 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random numbers, and payloads that a message may have. */
+/* Payloads that a message may have. */
 #ifndef FUZZ_PAYLOADS_H
 #define FUZZ_PAYLOADS_H
 
 #include "fuzz_checks.h"
-
-static uint32_t state; /* of the random numbers; not 0 */
-
-static uint32_t below(uint32_t n)
-{
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
-    return state % n;
-}
-
-static void put_u32(uint8_t *to, uint32_t value)
-{
-    for (int i = 0; i < 4; ++i) {
-        to[i] = (uint8_t)(value >> (8 * i));
-    }
-}
+#include "fuzz_random.h"
 
 /* Fields that mean something, so that more than the length checks are reached. */
 static uint32_t sensible(uint32_t type, uint8_t *p)

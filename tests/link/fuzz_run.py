@@ -45,6 +45,14 @@ def build_sweep(model: Model, folder: Path) -> Path:
     return program
 
 
+def build_hostile_flash(model: Model, folder: Path) -> Path:
+    """hostile_flash.c: slots that somebody else has written."""
+    program = folder / "hostile_flash"
+    command = ["gcc", *_SANITIZE, "-fsanitize=address,undefined", *prepare(model, folder)]
+    subprocess.run([*command, str(HERE / "hostile_flash.c"), "-o", str(program)], check=True)
+    return program
+
+
 def build_guided(model: Model, folder: Path) -> Path | None:
     """fuzz_coverage.c for libFuzzer; None where clang or its runtime is missing (clang, libclang-rt-14-dev)."""
     if shutil.which("clang") is None:

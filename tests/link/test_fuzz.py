@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,22 +66,46 @@ def test_every_message_with_every_length_and_extreme_fields(tmp_path: Path, mode
     assert {name for name, count in served.items() if count == 0} <= missing | {"ADAPTER_COMMIT", "EVALUATE"}
 
 
-def test_the_sweep_sees_a_change_by_a_refused_request(tmp_path: Path) -> None:
+def test_slots_that_somebody_else_has_written(tmp_path: Path) -> None:
+    program = fuzz_run.build_hostile_flash(Model(window=8), tmp_path)
+    run = subprocess.run([str(program), "20000"], capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stdout + run.stderr
+    _, loaded, _, refused = run.stdout.split()
+    assert int(loaded) > 2000 and int(refused) > 2000
+
+
+def spoiled(
+    build: Callable[[Model, Path], Path], model: Model, folder: Path, file: str, right: str, wrong: str
+) -> Path:
+    """The program that ``build`` makes, with a defect in one file of the runtime."""
     prepare = fuzz_run.prepare
 
     def spoil(model: Model, folder: Path) -> list[str]:
         arguments = prepare(model, folder)
-        source, right = folder / "runtime" / "protocol_hello.c", "    const uint32_t near = "
+        source = folder / "runtime" / file
         text = source.read_text()
-        assert text.count(right) == 1
-        source.write_text(text.replace(right, f"    LINK.baud_wanted = baud;\n{right}"))
+        assert right in text
+        source.write_text(text.replace(right, wrong))
         return arguments
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fuzz_run, "prepare", spoil)
-        program = fuzz_run.build_sweep(SMALL, tmp_path)
+        return build(model, folder)
+
+
+def test_the_sweep_sees_a_change_by_a_refused_request(tmp_path: Path) -> None:
+    right = "    const uint32_t near = "
+    wrong = f"    LINK.baud_wanted = baud;\n{right}"
+    program = spoiled(fuzz_run.build_sweep, SMALL, tmp_path, "protocol_hello.c", right, wrong)
     run = subprocess.run([str(program)], capture_output=True, text=True, timeout=280)
     assert run.returncode != 0 and "a refused request has changed the device" in run.stdout
+
+
+def test_a_slot_that_is_not_checked_is_found(tmp_path: Path) -> None:
+    right, wrong = "if (!lmcu_half_is_finite(half)) {", "if (half == 0x7C01u) {"
+    program = spoiled(fuzz_run.build_hostile_flash, SMALL, tmp_path, "train.c", right, wrong)
+    run = subprocess.run([str(program), "20000"], capture_output=True, text=True, timeout=280)
+    assert run.returncode != 0 and "a factor is not finite" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -102,18 +127,6 @@ def test_the_sweep_sees_a_change_by_a_refused_request(tmp_path: Path) -> None:
          "HELLO opens the session"],
 )  # fmt: skip
 def test_a_planted_defect_is_found(tmp_path: Path, model: Model, file: str, right: str, wrong: str, said: str) -> None:
-    prepare = fuzz_run.prepare
-
-    def spoil(model: Model, folder: Path) -> list[str]:
-        arguments = prepare(model, folder)
-        source = folder / "runtime" / file
-        text = source.read_text()
-        assert right in text
-        source.write_text(text.replace(right, wrong))
-        return arguments
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fuzz_run, "prepare", spoil)
-        program = build_mutating(model, tmp_path)
+    program = spoiled(build_mutating, model, tmp_path, file, right, wrong)
     run = subprocess.run([str(program), "1", str(FRAMES)], capture_output=True, text=True, timeout=280)
     assert run.returncode != 0 and said in run.stdout + run.stderr
