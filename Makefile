@@ -3,6 +3,7 @@
 # make test   the whole test suite; .ci/run calls this
 # make lint   ruff and mypy
 # make wheel  sdist and wheel into dist/
+# make fuzz-importer  100,000 damaged and hostile .tflite files (docs/models.md)
 # make fuzz-link  ten million hostile frames, then libFuzzer; make soak  100,000 samples over a bad line (docs/protocol.md)
 # A Debian 12 with Python 3.11, gcc, make and git is enough: what is missing is installed (apt as root, ./.venv with pip).
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint wheel fuzz-link soak tools clean
+.PHONY: demo test lint wheel fuzz-importer fuzz-link soak tools clean
 .SUFFIXES:
 
 demo: $(VENV)/.demo
@@ -23,6 +24,9 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+fuzz-importer: $(VENV)/.test
+	@$(BIN)/python tests/unit/importer_fuzz.py
 
 fuzz-link: $(VENV)/.test
 	@$(BIN)/python tests/link/fuzz_run.py

@@ -27,7 +27,8 @@ _PYTHON = (
 _EXTRAS = (
     ("ai-edge-litert", "ai_edge_litert", "oracle", "checking the base byte for byte, adapter merge"),
     ("unicorn", "unicorn", "unicorn", "emulating STM32 boards and the ESP32-C3"),
-    ("tensorflow", "tensorflow", "tensorflow", "making models and running the tests"),
+    ("tensorflow", "tensorflow", "tensorflow", "quantize of Keras models, making models and running the tests"),
+    ("ai-edge-quantizer", "ai_edge_quantizer", "quantize", "quantize of a float .tflite"),
 )
 _PROGRAMS = (
     ("gcc", "gcc libc6-dev", "simulate (the twin) and the native board"),

@@ -68,9 +68,14 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w") as own,  # the bar stays where a library is silenced meanwhile
+        Progress(*columns, console=Console(file=own), transient=True) as bar,
+    ):
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lora_mcu.cli import adapter_files, adapters, device, model, monitor, training
+from lora_mcu.cli import adapter_files, adapters, device, model, monitor, quantize, training
 from lora_mcu.cli.console import Interrupted
 from lora_mcu.cli.line import line_options
 from lora_mcu.errors import Error
@@ -28,6 +28,7 @@ adapter_app = typer.Typer(
 )
 
 app.command("inspect", context_settings=_SETTINGS)(model.inspect)
+app.command("quantize", context_settings=_SETTINGS)(quantize.quantize)
 app.command("compile", context_settings=_SETTINGS)(model.compile_)
 app.command("build", context_settings=_SETTINGS)(model.build)
 app.command("flash", context_settings=_SETTINGS)(model.flash)

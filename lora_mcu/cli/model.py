@@ -17,15 +17,9 @@ if TYPE_CHECKING:
 _Model = Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="Full int8 .tflite file.", show_default=False)]
 
 
-_Output = Annotated[
-    str | None,
-    typer.Option("--model-output", help="Output to train, of a model with several.", show_default=False),
-]
-
-
 def inspect(
     model: _Model,
-    model_output: _Output = None,
+    model_output: options.ModelOutput = None,
     ir: Annotated[bool, typer.Option("--ir", help="Print the graph as the compiler sees it.")] = False,
     json_: options.Json = False,
 ) -> None:
@@ -124,7 +118,7 @@ def compile_(
     depth_first: Annotated[
         bool, typer.Option("--depth-first/--whole-maps", help="Run frozen layers row by row where that saves memory.")
     ] = True,
-    model_output: _Output = None,
+    model_output: options.ModelOutput = None,
     as_: Annotated[
         str, typer.Option("--as", help="project: a firmware. library: a part of your Arduino, ESP-IDF or C program.")
     ] = "project",

@@ -19,6 +19,10 @@ Twin = Annotated[bool, typer.Option("--twin", help="Run the same C on this compu
 AdapterFolder = Annotated[
     Path | None, typer.Option("--adapter", help="Load this adapter folder first.", show_default=False)
 ]
+ModelOutput = Annotated[
+    str | None,
+    typer.Option("--model-output", help="Output to train, of a model with several.", show_default=False),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

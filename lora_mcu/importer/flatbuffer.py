@@ -17,6 +17,7 @@ from lora_mcu.ir.graph import Tensor
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ELEMENTS = 1 << 28
+MAX_DIMENSIONS = 8
 
 
 @dataclass
@@ -74,6 +75,11 @@ def _ints(array: Any) -> list[int]:
     return [] if isinstance(array, int) else [int(v) for v in array]  # flatbuffers gives 0 for an absent vector
 
 
+def text(raw: bytes, most: int) -> str:
+    """A name as it may be printed: no control characters, at most so many others."""
+    return "".join(c if c.isprintable() else "?" for c in raw.decode("utf-8", "replace")[:most])
+
+
 def _index(i: int, count: int, what: str) -> int:
     if not 0 <= i < count:
         raise ModelError(f"{what} refers to tensor {i} of {count}; the file is damaged")
@@ -87,7 +93,7 @@ def _operator(model: Any, op: Any, index: int, tensors: int) -> RawOp:
     number = _builtin_code(code)
     kind = _names(tflite.BuiltinOperator).get(number, f"operator code {number}")
     if kind == "CUSTOM":
-        kind = f"CUSTOM {(code.CustomCode() or b'?').decode('utf-8', 'replace')}"
+        kind = f"CUSTOM {text(code.CustomCode() or b'?', 100)}"
     inputs = [-1 if i == -1 else _index(i, tensors, f"operator {index}") for i in _ints(op.InputsAsNumpy())]
     outputs = [_index(i, tensors, f"operator {index}") for i in _ints(op.OutputsAsNumpy())]
     return RawOp(index, kind, inputs, outputs, _options(op))
@@ -113,11 +119,13 @@ def _options(op: Any) -> Any:
 
 
 def _tensor(content: bytes, model: Any, raw: Any, index: int) -> Tensor:
-    name = (raw.Name() or b"").decode("utf-8", "replace") or f"tensor_{index}"
+    name = text(raw.Name() or b"", 800) or f"tensor_{index}"
     dtype = _names(tflite.TensorType).get(raw.Type(), "?").lower()
     shape = tuple(_ints(raw.ShapeAsNumpy()))
     signature = _ints(raw.ShapeSignatureAsNumpy())
     empty = dtype in ("int32", "int64") and 0 in shape and min(shape) == 0  # a scalar's shape, an empty part of one
+    if len(shape) > MAX_DIMENSIONS:
+        raise ModelError(f"tensor {index} {name!r} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read")
     if any(d < 0 for d in signature[1:]) or any(d < 1 for d in shape) and not empty:
         # a dimension of 0 or less in `shape` is allowed only for tensors that nothing live uses
         shape = tuple(-1 if d < 1 or s < 0 else d for d, s in zip(shape, (signature or shape), strict=False))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.errors import ModelError
-from lora_mcu.importer.flatbuffer import RawModel, RawOp
+from lora_mcu.importer.flatbuffer import RawModel, RawOp, text
 from lora_mcu.importer.folding import fold
 from lora_mcu.importer.registry import entry
 from lora_mcu.ir.graph import Tensor
@@ -68,7 +68,7 @@ def _handle(op: RawOp, handles: dict[int, Key], variables: dict[Key, _Variable],
     if op.options is None or len(op.outputs) != 1:
         raise _refuse(op, "its options are missing; the file is damaged", where)
     key = (op.options.Container() or b"", op.options.SharedName() or b"")
-    name = key[1].decode("utf-8", "replace") or f"variable_{len(variables)}"
+    name = text(key[1], 800) or f"variable_{len(variables)}"
     variables.setdefault(key, _Variable(name))
     handles[op.outputs[0]] = key
 

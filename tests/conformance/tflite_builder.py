@@ -101,3 +101,20 @@ class Builder:
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
+
+
+def dense_model(**changes: Any) -> bytes:
+    """x [1, 4] -> dense [1, 3]; ``changes`` replace arguments of a tensor (x, w, b, y) or the file's ends."""
+    b = Builder()
+    arguments: dict[str, dict[str, Any]] = {
+        "x": {"shape": (1, 4), "scale": 0.5},
+        "w": {"shape": (3, 4), "scale": 0.1, "data": np.ones((3, 4), np.int8)},
+        "b": {"shape": (3,), "dtype": "int32", "scale": 0.05, "data": np.zeros(3, np.int32)},
+        "y": {"shape": (1, 3), "scale": 0.2},
+    }
+    for name, change in changes.items():
+        if name in arguments:
+            arguments[name] |= change
+    x, w, bias, y = (b.tensor(**arguments[name]) for name in "xwby")
+    b.op("FULLY_CONNECTED", changes.get("inputs", [x, w, bias]), [y], "FullyConnectedOptions")
+    return b.build(changes.get("model_inputs", [x]), changes.get("model_outputs", [y]))
