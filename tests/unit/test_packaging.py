@@ -57,8 +57,11 @@ def test_sdist_is_complete(dist: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_installed_wheel_compiles_builds_and_simulates(dist: Path, tmp_path: Path) -> None:
+def test_installed_wheel_compiles_builds_and_simulates(
+    dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a fresh environment outside the checkout, without extras."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it could name the checkout
     (wheel,) = dist.glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"
