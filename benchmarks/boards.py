@@ -38,10 +38,11 @@ LIBRARY_COMPILER = "xtensa-lx106-elf-gcc"  # the ESP8266's: a near relative that
 HEAD = """# Boards
 
 Made by `python benchmarks/boards.py`. For each board it compiles the demo model (HAR) and MLPerf Tiny's keyword
-spotting (KWS), each with as many adapted layers as fit, builds them with `pio run`, and holds the memory report to the
-image byte for byte. In each emulator that is there and can run the board it boots them, trains (HAR 3 steps, KWS one)
-and compares the adapter with the twin's, byte for byte; the eight digits are the CRC-32 of HAR's adapter. Whatever is
-not as the table says ends the command. SRAM includes the sample store, which takes what the model leaves.
+spotting (KWS), each with the layers and rank that `--adapt auto` chooses, builds them with `pio run`, and holds the
+memory report to the image byte for byte. In each emulator that is there and can run the board it boots them, trains
+(HAR 3 steps, KWS one) and compares the adapter with the twin's, byte for byte; the eight digits are the CRC-32 of
+HAR's adapter. Whatever is not as the table says ends the command. SRAM includes the sample store, which takes what
+the model leaves.
 
 No board here has run on silicon: that is not run for any of them.
 
