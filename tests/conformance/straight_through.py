@@ -209,6 +209,8 @@ class StraightThrough:
         logits = tf.reshape(values[self._program.split.logits], [-1])
         if self._program.info.loss == "mse":
             return tf.reduce_mean((logits - tf.constant(np.ravel(label), F64)) ** 2)
+        if logits.shape[-1] == 1:  # a binary classifier's logit
+            return tf.nn.sigmoid_cross_entropy_with_logits(tf.constant([float(label)], F64), logits)[0]
         return tf.nn.sparse_softmax_cross_entropy_with_logits(int(label), logits)
 
     def _apply(self, op: Op, value: Any, factors: dict[str, tf.Tensor], activations: Mapping[int, Array]) -> tf.Tensor:
