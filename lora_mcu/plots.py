@@ -137,7 +137,7 @@ def arena(axes: Axes, buffers: Sequence[ArenaBuffer], steps: Sequence[str], aren
         colour = ROLE_COLOURS.get(b.role, GREY)
         box = Rectangle((b.start - 0.5, b.offset), width, b.nbytes, facecolor=colour, edgecolor="white", linewidth=0.8)
         axes.add_patch(box)
-        name = "" if b.role == "scratch" else _short(_layer(b.name), 4 + 9 * width) + "\n"
+        name = "" if b.role == "scratch" else _short(_layer(b.name), 7 * width) + "\n"
         if b.nbytes > arena_bytes * 0.055:
             place = ((b.start + b.end) / 2, b.offset + b.nbytes / 2)
             axes.text(*place, f"{name}{b.nbytes:,}", ha="center", va="center", fontsize=_SMALL - 2, linespacing=1.0)

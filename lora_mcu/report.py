@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lora_mcu import boards
 from lora_mcu.codegen.model_c import stored_tensors
 from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
@@ -24,6 +25,21 @@ _CODE_OTHER = 500
 _CODE_KEY = 2600  # of auth.c, sha256.c and what calls them
 
 STORE_SYMBOLS = ("lmcu_store", "lmcu_order", "lmcu_class_seen")  # what the sample store takes
+
+
+@dataclass(frozen=True)
+class BoardTotal:
+    """What a program would take of a board, without stored samples; flash with the estimate of its code."""
+
+    board: str
+    sram_bytes: int
+    sram_limit: int
+    flash_bytes: int
+    flash_limit: int
+
+    @property
+    def fits(self) -> bool:
+        return self.sram_bytes <= self.sram_limit and self.flash_bytes <= self.flash_limit
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Report:
     prefix_instructions: int = 0  # estimate of what they skip of each sample
     states: list[dict[str, Any]] = field(default_factory=list)  # variables of a streaming model: name, shape, bytes
     stripes: list[dict[str, Any]] = field(default_factory=list)  # runs of operators made row by row
+    boards: list[BoardTotal] = field(default_factory=list)  # the same layers and rank on every board
 
     @property
     def sram_bytes(self) -> int:
@@ -78,6 +95,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the totals."""
         out = {**vars(self), "layers": [layer.to_dict() for layer in self.layers]}
+        out["boards"] = [{**vars(total), "fits": total.fits} for total in self.boards]
         out["sram_bytes"] = self.sram_bytes
         out["training_sram_bytes"] = self.training_sram_bytes
         out["constant_bytes"] = self.constant_bytes
@@ -116,13 +134,13 @@ class Report:
         sram |= runtime_memory(program.board, program.ring_bytes) | auth_memory(program.key)
         sample_bytes = sample_line_bytes(program.info, config["MAX_PAYLOAD"], tag_bytes(program.key))
         info, plan = program.info, program.plan
+        code = _CODE_BASE + (_CODE_KEY if program.key else 0) + sum(_CODE_KERNEL.get(k, _CODE_OTHER) for k in kinds)
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
             adapt=[x.name for x in info.layers], rank=info.rank,
             parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
-            code_estimate=_CODE_BASE + (_CODE_KEY if program.key else 0)
-            + sum(_CODE_KERNEL.get(kind, _CODE_OTHER) for kind in kinds),
-            flash_limit=program.board.flash_bytes, store_capacity=info.store_capacity, record_bytes=info.record_bytes,
+            code_estimate=code, flash_limit=program.board.flash_bytes,
+            store_capacity=info.store_capacity, record_bytes=info.record_bytes,
             adapter_slots=program.board.adapter_slots(2 * info.parameters),
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
@@ -137,7 +155,21 @@ class Report:
                  "moved_bytes": s.schedule.moved_bytes, "instructions": estimate.moving_instructions(s)}
                 for s in plan.stripes
             ],
+            boards=_totals(program, sum(constants.values()) + code),
         )  # fmt: skip
+
+
+def _totals(program: Program, flash: int) -> list[BoardTotal]:
+    """On every board but the host; a ring of the smallest size, as where SRAM is short."""
+    from lora_mcu.program import auth_memory, runtime_config, runtime_memory
+
+    own = sum(s.nbytes for s in program.memory if s.name not in STORE_SYMBOLS) + sum(auth_memory(program.key).values())
+    ring = runtime_config()["RX_RING_BYTES"]
+    found = [board for board in map(boards.load, boards.names()) if not board.is_native]
+    return [
+        BoardTotal(b.identity, own + sum(runtime_memory(b, ring).values()), b.sram_bytes, flash, b.flash_bytes)
+        for b in found
+    ]
 
 
 def _record(program: Program) -> list[dict[str, Any]]:

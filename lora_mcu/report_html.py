@@ -11,6 +11,8 @@ from lora_mcu import plots, resources
 from lora_mcu.errors import ProjectError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from lora_mcu.project import Project
 
 Cell = str | int | float
@@ -63,7 +65,19 @@ def project_page(project: Project) -> str:
         f"Model sha256 {project.info.model_sha256[:16]}, board {r['board']}, numerics {r['numerics']}, "
         f"{len(r['adapt'])} adapted layers at rank {r['rank']}, {r['parameters']:,} trained parameters."
     )
-    return page(f"{r['model']} on {r['board']}", lead, [*memory_sections(r), *_built(project), _layers(r)])
+    sections = [*memory_sections(r), *_built(project), _layers(r), _boards(r)]
+    return page(f"{r['model']} on {r['board']}", lead, sections)
+
+
+def memory_picture(report: dict[str, Any]) -> bytes:
+    """SRAM by symbol, and the arena over time (x: schedule, y: offset), as one PNG."""
+    steps, symbols = report["steps"], report["sram"]
+    figure = plots.new_figure(min(18.0, max(8.0, 3 + 0.35 * len(steps))), 5.4 + 0.28 * len(symbols))
+    above, below = figure.subplots(2, 1, height_ratios=(0.6 + 0.28 * len(symbols), 4.8))
+    plots.memory_map(above, symbols, plots.STORE_SYMBOLS)
+    plots.title(above, f"{report['model']} on {report['board']}: {report['sram_bytes']:,} bytes of SRAM")
+    _draw_arena(below, report)
+    return plots.png(figure)
 
 
 def _built(project: Project) -> list[Section]:
@@ -120,16 +134,29 @@ def _memory_png(r: dict[str, Any]) -> bytes:
 
 def _arena_png(r: dict[str, Any]) -> bytes:
     figure = plots.new_figure(min(16.0, max(7.0, 2 + 0.35 * len(r["steps"]))), 4.6)
-    buffers = [plots.ArenaBuffer(**b) for b in r["buffers"]]
-    plots.arena(figure.add_subplot(), buffers, r["steps"], r["sram"]["lmcu_arena"])
+    _draw_arena(figure.add_subplot(), r)
     return plots.png(figure)
 
 
+def _draw_arena(axes: Axes, r: dict[str, Any]) -> None:
+    plots.arena(axes, [plots.ArenaBuffer(**b) for b in r["buffers"]], r["steps"], r["sram"]["lmcu_arena"])
+
+
 def _layers(r: dict[str, Any]) -> Section:
-    columns = ("#", "operator", "layer", "adapted", "MACs", "backward MACs", "instructions (est.)", "weight bytes")
+    columns = ("#", "operator", "layer", "output", "adapted", "MACs", "backward MACs", "instructions (est.)",
+               "weight bytes", "saved bytes")  # fmt: skip
     rows = [
-        (x["index"], x["kind"], x["name"], "yes" if x["adapted"] else "", x["macs_forward"], x["macs_backward"],
-         x["instructions_forward"] + x["instructions_backward"], x["weight_bytes"])
+        (x["index"], x["kind"], x["name"], "x".join(map(str, x["shape"])), "yes" if x["adapted"] else "",
+         x["macs_forward"], x["macs_backward"], x["instructions_forward"] + x["instructions_backward"],
+         x["weight_bytes"], x["saved_bytes"])
         for x in r["layers"]
     ]  # fmt: skip
-    return Section("Layers, one sample", [r["note"]] if r["note"] else [], columns, rows)
+    text = "Saved bytes are those of an output that the backward pass reads."
+    return Section("Layers, one sample", [r["note"], text] if r["note"] else [text], columns, rows)
+
+
+def _boards(r: dict[str, Any]) -> Section:
+    columns = ("board", "fits", "SRAM", "of", "flash (est.)", "of")
+    rows = [(b["board"], "yes" if b["fits"] else "no", b["sram_bytes"], b["sram_limit"], b["flash_bytes"],
+             b["flash_limit"]) for b in r["boards"]]  # fmt: skip
+    return Section("These layers on every board, without stored samples", [], columns, rows)

@@ -23,16 +23,41 @@ def inspect(
     ir: Annotated[bool, typer.Option("--ir", help="Print the graph as the compiler sees it.")] = False,
     json_: options.Json = False,
 ) -> None:
-    """Show graph, quantization, adaptable layers, multiply-accumulates and bytes of a model."""
+    """Show graph, quantization, adaptable layers, multiply-accumulates and bytes of a model, and the boards it fits."""
     from lora_mcu import importer
 
     graph = importer.load(model, model_output)
     if ir:
         say(graph.dump().rstrip("\n"))
-    elif json_:
-        emit(_describe(graph))
+        return
+    described = _describe(graph) | {"boards": _on_boards(model, model_output)}
+    if json_:
+        emit(described)
     else:
-        _show(_describe(graph))
+        _show(described)
+
+
+_CHOICES = {"none": "inference", "last:1": "last layer", "all": "all layers"}
+
+
+def _on_boards(model: Path, model_output: str | None) -> list[dict[str, Any]]:
+    """A line a board: what inference, training of the last layer and of all layers at rank 4 take of it."""
+    import lora_mcu
+    from lora_mcu.errors import ModelError
+
+    lines: dict[str, dict[str, Any]] = {}
+    for adapt, name in _CHOICES.items():
+        try:
+            totals = lora_mcu.compile(model, board="native", adapt=adapt, output=model_output).report().boards
+        except ModelError:  # no such layer, or no gradient reaches it
+            continue
+        for total in totals:
+            line = lines.setdefault(total.board, {**vars(total), "needs": {}})
+            line["needs"][name] = total.sram_bytes
+            line["flash_bytes"] = max(line["flash_bytes"], total.flash_bytes)
+    for line in lines.values():
+        del line["sram_bytes"]
+    return list(lines.values())
 
 
 def _edge(tensor: Tensor) -> dict[str, Any]:
@@ -92,6 +117,23 @@ def _show(d: dict[str, Any]) -> None:
     table(columns, rows)
     say()
     say(f"{d['macs']:,} MACs, {d['constant_bytes']:,} bytes of constants, {len(d['adaptable'])} adaptable layers")
+    if d["boards"]:
+        say()
+        _show_boards(d["boards"])
+
+
+def _show_boards(boards: list[dict[str, Any]]) -> None:
+    def fitting(need: int | None, limit: int) -> str:
+        return "-" if need is None else f"{need:,}" + (" (too many)" if need > limit else "")
+
+    columns = ("board", "SRAM", *_CHOICES.values(), "flash", "about")
+    rows = [
+        (b["board"], b["sram_limit"], *(fitting(b["needs"].get(name), b["sram_limit"]) for name in _CHOICES.values()),
+         b["flash_limit"], fitting(b["flash_bytes"], b["flash_limit"]))
+        for b in boards
+    ]  # fmt: skip
+    table(columns, rows)
+    say("bytes of SRAM at rank 4 without stored samples, and of flash; `lora-mcu compile` takes the layers that fit")
 
 
 def compile_(
@@ -214,14 +256,21 @@ def flash(
 
 def report(
     project: options.Project,
-    output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="File to write: .png for the memory picture alone.", show_default=False),
+    ],
     force: options.Force = False,
 ) -> None:
-    """Write what is known about a project as one HTML page that stands alone."""
+    """Write what is known about a project as one HTML page that stands alone, or its SRAM over time as a PNG."""
     import lora_mcu
     from lora_mcu import report_html
 
     refuse_existing(output, force)
-    page = report_html.project_page(lora_mcu.load_project(project))
-    write_whole(output, page.encode(), force)
+    loaded = lora_mcu.load_project(project)
+    if output.suffix.lower() == ".png":
+        content = report_html.memory_picture(loaded.report)
+    else:
+        content = report_html.project_page(loaded).encode()
+    write_whole(output, content, force)
     say(f"wrote {output}")

@@ -48,6 +48,20 @@ def _arena(report: dict[str, Any]) -> str:
     return text
 
 
+def _boards(report: dict[str, Any]) -> str:
+    """The boards that hold these layers at this rank, and by how much the others do not."""
+    fits = [b["board"] for b in report["boards"] if b["fits"]]
+    text = ", ".join(fits) if fits else "no board"
+    short = [f"{b['board']} ({_lack(b)})" for b in report["boards"] if not b["fits"]]
+    return text + (f"; not {', '.join(short)}" if short else "")
+
+
+def _lack(total: dict[str, Any]) -> str:
+    sram, flash = total["sram_bytes"] - total["sram_limit"], total["flash_bytes"] - total["flash_limit"]
+    parts = [(sram, "SRAM"), (flash, "flash")]
+    return ", ".join(f"{nbytes:,} bytes of {what} short" for nbytes, what in parts if nbytes > 0)
+
+
 def _line(report: dict[str, Any]) -> str:
     """What several requests in flight cost, and what one sample is on the line."""
     line, sram = report["line"], report["sram"]
@@ -95,13 +109,14 @@ def show(report: dict[str, Any]) -> None:
     )
     if report["store_capacity"]:
         say(f"store  {stored_samples(report)}")
+    say(f"fits   {_boards(report)}")
     say()
     table(("SRAM symbol", "bytes"), largest_first(report["sram"]))
     say()
-    columns = ("#", "operator", "layer", "adapted", "MACs", "backward MACs", "weight bytes")
+    columns = ("#", "operator", "layer", "output", "adapted", "MACs", "backward MACs", "weight bytes", "saved bytes")
     rows = [
-        (x["index"], x["kind"], x["name"][:40], "yes" if x["adapted"] else "", x["macs_forward"], x["macs_backward"],
-         x["weight_bytes"])
+        (x["index"], x["kind"], x["name"][:40], "x".join(map(str, x["shape"])), "yes" if x["adapted"] else "",
+         x["macs_forward"], x["macs_backward"], x["weight_bytes"], x["saved_bytes"])
         for x in report["layers"]
     ]  # fmt: skip
     table(columns, rows)

@@ -10,10 +10,11 @@ import itertools
 from dataclasses import dataclass
 
 from lora_mcu.errors import ModelError
-from lora_mcu.ir import Graph, Op, Reshape
+from lora_mcu.ir import Graph, Op
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.estimate import LayerCost
 from lora_mcu.passes.tail import Split
+from lora_mcu.passes.views import views
 
 CACHES = ("auto", "on", "off")
 _WORTH = 0.9  # a cut that stores less may give up this share's rest of what the latest cut skips
@@ -31,15 +32,6 @@ class Cut:
     nbytes: int
     skipped: int
     cached: bool = False
-
-
-def views(graph: Graph) -> dict[int, int]:
-    """Tensor -> the tensor whose memory it shares."""
-    roots = {i: i for i in graph.tensors}
-    for op in graph.ops:
-        if isinstance(op, Reshape):
-            roots[op.output] = roots[op.inputs[0]]
-    return roots
 
 
 def choose(graph: Graph, split: Split, adaptation: Adaptation, costs: list[LayerCost], cache: str) -> Cut:

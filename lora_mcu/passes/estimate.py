@@ -14,6 +14,7 @@ from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
+from lora_mcu.passes.views import views
 
 # instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
 _INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 1.4, 3.6, 5.0, 7.0
@@ -38,6 +39,7 @@ class LayerCost:
     instructions_forward: int
     instructions_backward: int
     weight_bytes: int
+    saved_bytes: int  # of its outputs that the backward pass reads
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "shape": list(self.shape)}
@@ -47,6 +49,8 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
     """One LayerCost an operator, in execution order."""
     into = {id(b.op): b.into for b in backward}
     names = graph.layer_names()
+    roots = views(graph)
+    saved = {roots[i] for b in backward for i in b.op.saved(adaptation.of(b.op) is not None) if i in roots}
     out = []
     for op in (*split.forward, *split.tail):
         y = graph.tensors[op.output]
@@ -65,9 +69,10 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         factors = 2 * project + 2 * expand + (project if is_back and into[id(op)] else 0) if is_back else 0
         back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
         weights = graph.tensors[op.weights].nbytes if isinstance(op, _PRODUCTS) else 0
+        kept = sum(graph.tensors[i].nbytes for i in op.outputs if i in saved)  # views of it count as it
         out.append(
             LayerCost(op.index, op.KIND, names.get(op.index, y.name), y.shape, layer is not None,
-                      macs + project + expand, down + factors, round(forward), round(back), weights)
+                      macs + project + expand, down + factors, round(forward), round(back), weights, kept)
         )  # fmt: skip
     return out
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from lora_mcu.ir import AveragePool, Conv2D, Dense, Depthwise, Graph, Matmul, Mean, Op
 from lora_mcu.passes import placement, stripes
 from lora_mcu.passes.adapters import Adaptation
-from lora_mcu.passes.cut import views
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.placement import Buffer
 from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
+from lora_mcu.passes.views import views
 
 ALIGN = 8
 DEPTHWISE_BLOCK = 8  # channels at once of a depthwise backward pass in place

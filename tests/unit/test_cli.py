@@ -19,6 +19,7 @@ import tflite
 
 import lora_mcu
 from lora_mcu.cli import main
+from lora_mcu.program import runtime_config
 
 ROOT = Path(__file__).resolve().parents[2]
 HAR = ROOT / "examples" / "har"
@@ -117,6 +118,31 @@ def test_inspect_names_layers_and_counts(run: Run) -> None:
     assert run("inspect", MODEL, "--ir").out.startswith("graph har ")
 
 
+def test_inspect_says_what_every_board_would_need(run: Run) -> None:
+    found = {line["board"]: line for line in json.loads(run("inspect", MODEL, "--json").out)["boards"]}
+    assert set(found) == set(lora_mcu.boards.names()) - {"native"}
+    for adapt, name in (("none", "inference"), ("last:1", "last layer"), ("all", "all layers")):
+        report = lora_mcu.compile(MODEL, board="netduinoplus2", adapt=adapt).report()
+        ring = report.sram["lmcu_rx_ring"] - runtime_config()["RX_RING_BYTES"]
+        assert found["netduinoplus2"]["needs"][name] == report.training_sram_bytes - ring
+    line = found["esp32dev"]
+    shown = next(x for x in run("inspect", MODEL).out.splitlines() if x.startswith("esp32dev "))
+    assert all(f"{line['needs'][name]:,}" in shown for name in line["needs"]) and f"{line['sram_limit']:,}" in shown
+
+
+def test_compile_says_which_boards_hold_it(run: Run) -> None:
+    command = ("compile", MODEL, "--board", "native", "--adapt", "all", "--rank", "28", "-o", "mine")
+    totals = json.loads(run(*command, "--json").out)["boards"]
+    for total in totals:
+        fits = total["sram_bytes"] <= total["sram_limit"] and total["flash_bytes"] <= total["flash_limit"]
+        assert total["fits"] == fits
+    assert {total["fits"] for total in totals} == {True, False}
+    (line,) = (x for x in run(*command, "--force").out.splitlines() if x.startswith("fits "))
+    over = next(t for t in totals if t["board"] == "netduinoplus2")
+    assert f"netduinoplus2 ({over['sram_bytes'] - over['sram_limit']:,} bytes of SRAM short" in line
+    assert "nucleo_h743zi" in line.split("; not ")[0]
+
+
 def test_the_output_to_train_is_named(run: Run) -> None:
     graph = tflite.Model.GetRootAs(MODEL.read_bytes(), 0).Subgraphs(0)
     name = graph.Tensors(graph.Outputs(0)).Name().decode()
@@ -191,6 +217,16 @@ def test_report_is_one_page_that_needs_nothing_else(run: Run, shared: Path, tmp_
         assert symbol in page and f"{nbytes:,}" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page and "<script" not in page and "<link" not in page
+    assert all(name in page for name in lora_mcu.boards.names() if name != "native")
+
+
+def test_report_as_png_is_the_memory_picture(run: Run, shared: Path, tmp_path: Path) -> None:
+    assert run("report", shared / "mine", "-o", "memory.png").code == 0
+    content = (tmp_path / "memory.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and len(content) > 20_000
+    assert_refused(run("report", shared / "mine", "-o", "memory.png"), "memory.png", "--force")
+    assert run("report", shared / "mine", "-o", "memory.png", "--force").code == 0
+    assert (tmp_path / "memory.png").read_bytes() == content
 
 
 def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

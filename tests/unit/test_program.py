@@ -34,6 +34,18 @@ def test_the_report_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {layer["kind"] for layer in whole["layers"]} >= {"CONV_2D", "FULLY_CONNECTED", "SOFTMAX"}
 
 
+def test_saved_bytes_are_the_outputs_that_backward_reads() -> None:
+    def saved(adapt: str) -> dict[str, int]:
+        report = lora_mcu.compile(HAR, board="netduinoplus2", adapt=adapt).report()
+        return {layer.kind + str(layer.index): layer.saved_bytes for layer in report.layers}
+
+    maps = {"RESHAPE0": 0, "CONV_2D1": 16 * 32, "CONV_2D2": 14 * 24, "CONV_2D3": 6 * 32}
+    assert {name: nbytes for name, nbytes in saved("all").items() if name in maps} == maps
+    assert sum(saved("none").values()) == 0
+    last = saved("last:1")
+    assert last["CONV_2D3"] == last["CONV_2D2"] == 0 and last["MEAN4"] == 64
+
+
 def test_equal_inputs_give_equal_projects_and_the_seed_matters() -> None:
     one, two = (lora_mcu.compile(HAR, board="netduinoplus2", seed=1).files() for _ in range(2))
     other = lora_mcu.compile(HAR, board="netduinoplus2", seed=2).files()
