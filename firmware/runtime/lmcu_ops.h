@@ -333,6 +333,17 @@ void lmcu_take_forward(const lmcu_take_t *p, const int8_t *x, int8_t *y);
 /* adds in row-major order of y */
 void lmcu_take_backward(const lmcu_take_t *p, const float *dy, float *dx);
 
+/* x [in_h][in_w][channels] -> y [out_h][out_w][channels]; a line of rows [out_h][3] and columns [out_w][3]: first and second
+ * neighbour, weight of the second in 1/1024 (negative only where both are the same) */
+typedef struct {
+    int32_t in_w, out_h, out_w, channels;
+    const int16_t *rows, *columns;
+} lmcu_resize_bilinear_t;
+
+void lmcu_resize_bilinear_forward(const lmcu_resize_bilinear_t *p, const int8_t *x, int8_t *y);
+/* adds in row-major order of y, its neighbours rows first, then columns */
+void lmcu_resize_bilinear_backward(const lmcu_resize_bilinear_t *p, const int8_t *y, const float *dy, float *dx);
+
 /* ---- reductions, transposed convolution, logarithm of softmax ---- */
 
 /* y [kept] from x [kept and reduced], both given by sizes and strides of x in elements */

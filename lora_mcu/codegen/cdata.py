@@ -15,6 +15,7 @@ Fields = Sequence["str | Fields"]  # "i" 4 bytes, "p" a pointer, a nested sequen
 _CTYPES = {
     np.dtype(np.int8): "int8_t",
     np.dtype(np.uint8): "uint8_t",
+    np.dtype(np.int16): "int16_t",
     np.dtype(np.int32): "int32_t",
     np.dtype(np.uint16): "uint16_t",
     np.dtype(np.uint64): "uint64_t",

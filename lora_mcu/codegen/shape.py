@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lora_mcu.codegen.cdata import Constant, Fields, array, struct
-from lora_mcu.codegen.emitter import Context, Emitted, emits, ints
+from lora_mcu.codegen.emitter import Context, Emitted, emits, ints, simple
 from lora_mcu.ir import (
     Concat,
     DepthToSpace,
     MirrorPad,
     Pack,
     Partition,
+    ResizeBilinear,
     ResizeNearest,
     Slice,
     SpaceToDepth,
@@ -69,4 +70,14 @@ def _take(op: Take, ctx: Context) -> Emitted:
     out = Emitted(constants, f"lmcu_take_forward(&{prefix}, {ctx.x(op.inputs[0])}, {ctx.x(op.output)})")
     if ctx.backward_step >= 0:
         out.backward = f"lmcu_take_backward(&{prefix}, {ctx.dy(op)}, {ctx.g(op.inputs[0])})"
+    return out
+
+
+@emits(ResizeBilinear)
+def _resize_bilinear(op: ResizeBilinear, ctx: Context) -> Emitted:
+    prefix, (_, _, width, channels) = f"lmcu_op{op.index}", ctx.graph.tensors[op.inputs[0]].shape
+    tables = [array(f"{prefix}_{name}", np.array(getattr(op, name), np.int16)) for name in ("rows", "columns")]
+    values = f"{ints(width, len(op.rows), len(op.columns), channels)}, {prefix}_rows, {prefix}_columns"
+    out = simple(op, ctx, "resize_bilinear", "iiiipp", values, backward=(op.output,))
+    out.constants = [*tables, *out.constants]
     return out

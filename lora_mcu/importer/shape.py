@@ -20,6 +20,7 @@ from lora_mcu.ir import (
     Op,
     Pack,
     Partition,
+    ResizeBilinear,
     ResizeNearest,
     Slice,
     SpaceToDepth,
@@ -29,6 +30,7 @@ from lora_mcu.ir import (
     Transpose,
     Unpack,
 )
+from lora_mcu.ir.resize import ONE, Neighbours
 from lora_mcu.ir.shape import MAX_INDEX
 
 Table = tuple[int, ...] | None  # None: the whole dimension
@@ -182,7 +184,7 @@ def _merge_whole(dims: Sequence[int], tables: Sequence[Table]) -> tuple[tuple[in
     return tuple(sizes), tuple(merged)
 
 
-@entry("RESIZE_NEAREST_NEIGHBOR")
+@entry("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")
 def _resize(raw: RawModel, op: RawOp) -> Op:
     x, y = raw.tensors[op.inputs[0]], raw.tensors[op.outputs[0]]
     if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[0] != 1:
@@ -190,6 +192,9 @@ def _resize(raw: RawModel, op: RawOp) -> Op:
     if max(*x.shape[1:3], *y.shape[1:3]) > MAX_INDEX:
         raise refuse(raw, op, f"more than {MAX_INDEX} rows or columns")
     corners, half = bool(op.options.AlignCorners()), bool(op.options.HalfPixelCenters())
+    if op.kind == "RESIZE_BILINEAR":
+        down, right = (_between(x.shape[i], y.shape[i], corners, half) for i in (1, 2))
+        return ResizeBilinear(op.index, op.inputs[:1], op.outputs, down, right)
     rows, columns = (_nearest(x.shape[i], y.shape[i], corners, half) for i in (1, 2))
     dims = (x.shape[1], x.shape[2], x.shape[3])
     return ResizeNearest(op.index, op.inputs[:1], op.outputs, dims, (rows, columns, None))
@@ -203,6 +208,19 @@ def _nearest(size: int, out: int, corners: bool, half: bool) -> tuple[int, ...]:
     # the sum at + 0.5 is exact in float64
     index = np.floor(at.astype(np.float64) + 0.5) if corners else np.floor(at)
     return tuple(int(v) for v in np.clip(index, 0, size - 1))
+
+
+def _between(size: int, out: int, corners: bool, half: bool) -> tuple[Neighbours, ...]:
+    """Neighbours of each output row; the scale in 1/1024 as the oracle rounds it, both are the last row at the end."""
+    scale = (ONE * size + out // 2) // out
+    if corners and out > 1:
+        scale = (ONE * (size - 1) + (out - 1) // 2) // (out - 1)
+    found = []
+    for i in range(out):
+        at = i * scale + (scale // 2 - ONE // 2 if half else 0)
+        first = max(at, 0) // ONE
+        found.append((first, min(-(-max(at, 0) // ONE), size - 1), at - ONE * first))
+    return tuple(found)
 
 
 @entry("REVERSE_V2")

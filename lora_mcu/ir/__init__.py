@@ -37,6 +37,7 @@ from lora_mcu.ir.ops import (
     Window,
 )
 from lora_mcu.ir.reduce import ReduceMax, ReduceMean, ReduceSum
+from lora_mcu.ir.resize import ResizeBilinear
 from lora_mcu.ir.shape import (
     Concat,
     DepthToSpace,
@@ -60,6 +61,6 @@ __all__ = [
     "Depthwise", "Dequantize", "Embedding", "FloatOp", "Graph", "Lookup", "Matmul", "MaxPool", "Maximum", "Mean",
     "Minimum", "Mul", "Op", "Pad", "Prelu", "Quantize", "Requantize", "Reshape", "Softmax", "SquaredDifference",
     "Sub", "Table", "Tensor", "Window", "Concat", "DepthToSpace", "LogSoftmax", "MirrorPad", "Pack", "Partition",
-    "ReadState", "ReduceMax", "ReduceMean", "ReduceSum", "ResizeNearest", "Slice", "SpaceToDepth", "StridedSlice",
-    "Take", "Tile", "Transpose", "TransposeConv", "Unpack",
+    "ReadState", "ReduceMax", "ReduceMean", "ReduceSum", "ResizeBilinear", "ResizeNearest", "Slice", "SpaceToDepth",
+    "StridedSlice", "Take", "Tile", "Transpose", "TransposeConv", "Unpack",
 ]  # fmt: skip

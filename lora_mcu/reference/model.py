@@ -29,6 +29,7 @@ from lora_mcu.ir import (
     ReadState,
     Requantize,
     Reshape,
+    ResizeBilinear,
     Softmax,
     Take,
     TransposeConv,
@@ -37,7 +38,7 @@ from lora_mcu.ir.reduce import Reduction
 from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import attention, binary, elementwise, loss, pool, reduce, shape, softmax, weighted
+from lora_mcu.reference import attention, binary, elementwise, loss, pool, reduce, resize, shape, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -118,6 +119,8 @@ class Reference(Learner):
                 return elementwise.requantize_forward(op, graph, x)
             case Matmul():
                 return attention.matmul_forward(op, graph, x, values[op.inputs[1]])
+            case ResizeBilinear():
+                return resize.forward(op, x)
             case Embedding():
                 return shape.embedding_forward(op, graph, x, values[op.inputs[1]])
             case Reshape() | ReadState() | AssignState():
@@ -198,6 +201,8 @@ class Reference(Learner):
             reduce.backward(op, graph, x, y, g, dx)
         elif isinstance(op, TransposeConv):
             reduce.transpose_conv_backward(op, graph, y, g, dx)
+        elif isinstance(op, ResizeBilinear):
+            resize.backward(op, graph, y, g, dx)
         elif isinstance(op, Pad):
             elementwise.pad_backward(op, g, dx)
         elif isinstance(op, Lookup):

@@ -203,6 +203,15 @@ def resize_nearest(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]
     return y, out
 
 
+def resize_bilinear(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
+    out = (1, *(int(v) for v in rng.integers(1, 14, 2)), shape[3])
+    y = b.tensor(out, **q)
+    corners = bool(rng.integers(2))
+    b.op("RESIZE_BILINEAR", [x, _ints(b, out[1:3])], [y], "ResizeBilinearOptions", alignCorners=corners,
+         halfPixelCenters=not corners and bool(rng.integers(2)))  # fmt: skip
+    return y, out
+
+
 def depth_to_space(b: Builder, rng: Rng, x: int, shape: Shape, q: dict[str, Any]) -> tuple[int, Shape]:
     block = int(rng.integers(1, 4))
     wide = (*shape[:3], shape[3] * block * block)
@@ -293,6 +302,7 @@ PIECES: dict[str, tuple[Piece, tuple[int, ...]]] = {
     "broadcast_to": (broadcast_to, (2, 3, 4)),
     "mirror_pad": (mirror_pad, (2, 3, 4)),
     "resize_nearest": (resize_nearest, (4,)),
+    "resize_bilinear": (resize_bilinear, (4,)),
     "depth_to_space": (depth_to_space, (4,)),
     "space_to_depth": (space_to_depth, (4,)),
     "mean_apart": (mean_apart, (3, 4)),

@@ -38,6 +38,7 @@ from lora_mcu.ir import (
     ReduceMean,
     Requantize,
     Reshape,
+    ResizeBilinear,
     Softmax,
     SquaredDifference,
     Sub,
@@ -156,6 +157,15 @@ def rounded(op: Op, graph: Graph, y: tf.Tensor) -> Array:
     return np.clip(_half_away(steps) + out.z, low, high).astype(np.int8)
 
 
+def _interpolation(table: tuple[tuple[int, int, int], ...], size: int) -> tf.Tensor:
+    """[outputs, inputs]: a line of weights an output row."""
+    lines = np.zeros((len(table), size))
+    for line, (first, second, weight) in zip(lines, table, strict=True):
+        line[first] += 1 - weight / 1024
+        line[second] += weight / 1024
+    return tf.constant(lines, F64)
+
+
 class StraightThrough:
     """One program's training graph. ``quantized=False`` leaves the activations in floats (for finite differences).
 
@@ -264,6 +274,9 @@ class StraightThrough:
                 tensor = self._graph.tensors[op.inputs[0]]
                 fill = (op.value - tensor.z) * float(tensor.s)
                 return tf.pad(x, list(zip(op.before, op.after, strict=True)), constant_values=tf.constant(fill, F64))
+            case ResizeBilinear():
+                down, across = (_interpolation(t, n) for t, n in zip((op.rows, op.columns), x.shape[1:3], strict=True))
+                return tf.einsum("yi,bijc,xj->byxc", down, x, across)
             case Matmul():
                 return self._matmul(op, x, value(op.inputs[1]))
             case Softmax():

@@ -58,7 +58,8 @@ def two_heads() -> bytes:
     entry, x = _backbone(k)
     pooled = k.layers.GlobalAveragePooling2D()(x)
     classes = k.layers.Dense(4, activation="softmax", name="classes")(pooled)
-    image = k.layers.Conv2D(1, 3, padding="same", name="image")(x)
+    larger = k.layers.UpSampling2D(2, interpolation="bilinear")(x)
+    image = k.layers.Conv2D(1, 3, strides=2, padding="same", name="image")(larger)
     return convert(k.Model(entry, [classes, image]), _calibration(SHAPE, 12))
 
 
@@ -108,5 +109,6 @@ def test_one_of_two_heads(tmp_path: Path) -> None:
         name = raw.tensors[i].name
         assert repr(name) in str(refusal.value)
         program = _exact(path, Oracle(content, output=number), output=name, loss="auto" if number == 0 else "mse")
+        assert ("RESIZE_BILINEAR" in {op.KIND for op in program.graph.ops}) == (number == 1)
         assert program.graph.tensors[program.graph.output].name == name
         assert len(program.info.layers) < len(read(content).ops)

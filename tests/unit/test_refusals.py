@@ -117,6 +117,13 @@ def test_a_float16_model_is_a_float_model() -> None:
     assert "float model" in refusal(b, x, y) or "float or dynamic-range" in refusal(b, x, y)
 
 
+def test_a_resize_that_leaves_its_input_is_refused() -> None:
+    b = Builder()
+    x, y = b.tensor((1, 1001, 1, 1), scale=0.5), b.tensor((1, 2000, 1, 1), scale=0.5)
+    b.op("RESIZE_BILINEAR", [x, b.tensor((2,), "int32", data=(2000, 1))], [y], "ResizeBilinearOptions")
+    assert "rounded scale leaves the input" in refusal(b, x, y)
+
+
 def test_a_batch_of_several_is_refused() -> None:
     b = Builder()
     x, y = b.tensor((8, 4, 4, 1), scale=0.5), b.tensor((8, 2, 2, 1), scale=0.5)
