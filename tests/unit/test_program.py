@@ -119,6 +119,16 @@ def test_auto_takes_the_largest_set_that_fits_and_says_so(models_dir: Path) -> N
     assert f"needs {named[2].replace(',', '')} bytes of SRAM" in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["mlperf_vww_96_int8", "tinymaix_mbnet128_025_q"])
+def test_mobilenets_train_within_128_kb(name: str, models_dir: Path) -> None:
+    program = lora_mcu.compile(models_dir / f"{name}.tflite", board="netduinoplus2", max_batch=1, momentum=False)
+    report = program.report()
+    assert report.sram_bytes <= 128 * 1024 and len(report.adapt) >= 4
+    whole = {"depth_first": False, "adapt": ",".join(report.adapt), "rank": report.rank}
+    host = lora_mcu.compile(models_dir / f"{name}.tflite", board="native", max_batch=1, momentum=False, **whole)
+    assert report.sram["lmcu_arena"] <= host.report().sram["lmcu_arena"]
+
+
 @pytest.mark.parametrize(
     ("limits", "layers", "rank"),
     [
