@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 *** Comments ***
-NOT RUN YET. Run with Renode's own runner, in a Python environment that has lora_mcu:
+NOT RUN YET. The scenarios themselves run in QEMU (tests/emulator/test_scenarios.py). Run with Renode's own runner, in a Python
+environment that has lora_mcu:
     renode-test --variable PROJECT:build/mine --variable DATA:data.npz renode/netduinoplus2.robot
 
 *** Settings ***
@@ -10,12 +11,13 @@ Test Setup        Reset Emulation
 Test Teardown     Test Teardown
 Resource          ${RENODEKEYWORDS}
 Library           OperatingSystem
-Library           Process
+Library           ${CURDIR}/scenarios.py    ${PROJECT}    ${DATA}
 
 *** Variables ***
 ${PROJECT}        ${CURDIR}/../build/demo
 ${DATA}           ${PROJECT}/data.npz
 ${PORT}           3456
+${URL}            socket://127.0.0.1:${PORT}
 
 *** Keywords ***
 Boot
@@ -25,21 +27,25 @@ Boot
     Execute Command    include @${CURDIR}/netduinoplus2.resc
     Start Emulation
 
-Host Tool
-    [Arguments]    @{arguments}
-    ${result}=    Run Process    lora-mcu    @{arguments}    --port    socket://127.0.0.1:${PORT}    timeout=120s
-    Log    ${result.stdout}${result.stderr}
-    Should Be Equal As Integers    ${result.rc}    0    ${result.stderr}
-    RETURN    ${result.stdout}
-
 *** Test Cases ***
 Boots And Answers Hello
     Boot
-    ${registers}=    Execute Command    cpu PC
-    Should Contain    ${registers}    0x8
-    Host Tool    eval    ${PROJECT}    ${DATA}
+    Boots And Answers Hello    ${URL}
 
-Trains
+Trains One Step With The Expected Loss
     Boot
-    ${output}=    Host Tool    train    ${PROJECT}    ${DATA}    --epochs    1
-    Should Contain    ${output}    loss
+    Trains One Step    ${URL}
+
+Trains Twenty Steps To The Expected Adapter
+    Boot
+    Trains Twenty Steps    ${URL}
+
+Finds A Saved Adapter After A Reset
+    Boot
+    Saves An Adapter    ${URL}
+    Execute Command    machine Reset
+    Finds The Adapter    ${URL}
+
+Names A Garbled Frame
+    Boot
+    Names A Garbled Frame    ${URL}
