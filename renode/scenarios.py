@@ -19,7 +19,7 @@ from lora_mcu.session.learner import Learner
 SLOT = "scenario"
 
 
-class scenarios:  # noqa: N801 (Robot Framework wants the file's name)
+class scenarios:  # Robot Framework wants the file's name
     """Of a built project and the .npz (x, y) that it is trained on."""
 
     ROBOT_LIBRARY_SCOPE = "SUITE"
