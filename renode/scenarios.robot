@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 *** Comments ***
-NOT RUN YET. The scenarios themselves run in QEMU (tests/emulator/test_scenarios.py). Run with Renode's own runner, in a Python
+NOT RUN YET. One suite for every board that has a .resc here. The scenarios themselves run in QEMU (tests/emulator/test_scenarios.py). Run with Renode's own runner, in a Python
 environment that has lora_mcu:
-    renode-test --variable PROJECT:build/mine --variable DATA:data.npz renode/netduinoplus2.robot
+    renode-test --variable BOARD:nucleo_f446re --variable PROJECT:build/mine --variable DATA:data.npz renode/scenarios.robot
 
 *** Settings ***
 Suite Setup       Setup
@@ -14,6 +14,7 @@ Library           OperatingSystem
 Library           ${CURDIR}/scenarios.py    ${PROJECT}    ${DATA}
 
 *** Variables ***
+${BOARD}          netduinoplus2
 ${PROJECT}        ${CURDIR}/../build/demo
 ${DATA}           ${PROJECT}/data.npz
 ${PORT}           3456
@@ -21,10 +22,10 @@ ${URL}            socket://127.0.0.1:${PORT}
 
 *** Keywords ***
 Boot
-    ${elf}=    Normalize Path    ${PROJECT}/.pio/build/netduinoplus2/firmware.elf
+    ${elf}=    Normalize Path    ${PROJECT}/.pio/build/${BOARD}/firmware.elf
     Execute Command    $elf=@${elf}
     Execute Command    $port=${PORT}
-    Execute Command    include @${CURDIR}/netduinoplus2.resc
+    Execute Command    include @${CURDIR}/${BOARD}.resc
     Start Emulation
 
 *** Test Cases ***
