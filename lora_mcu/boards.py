@@ -20,7 +20,7 @@ FEATURES = ("dsp", "fpu", "mve")
 FAMILIES = ("esp32c3", "library", "mps2", "native", "stm32f4", "stm32f7", "stm32h7", "stm32l4")
 MEMORY_KINDS = ("sram", "flash", "ccm")
 UPLOADS = ("dfu", "stlink", "esptool", "none")
-EMULATORS = ("qemu", "unicorn", "native")
+EMULATORS = ("qemu", "unicorn", "renode", "native")
 _PERIPHERALS = {
     "esp32c3": ("UART0",),
     "library": ("stream",),

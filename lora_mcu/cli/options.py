@@ -14,7 +14,7 @@ Project = Annotated[Path, typer.Argument(help="Folder that `lora-mcu compile` wr
 Data = Annotated[Path, typer.Argument(help=".npz with x [N, *sample] and y [N].", show_default=False)]
 Port = Annotated[str | None, typer.Option(help=PORT_HELP, show_default=False)]
 Emulate = Annotated[bool, typer.Option("--emulate", help="Start the project in an emulator for this command.")]
-Emulator = Annotated[str, typer.Option(help="auto, qemu, unicorn or native.")]
+Emulator = Annotated[str, typer.Option("--emulator", "--with", help="auto, qemu, unicorn, renode or native.")]
 Twin = Annotated[bool, typer.Option("--twin", help="Run the same C on this computer instead of a device.")]
 AdapterFolder = Annotated[
     Path | None, typer.Option("--adapter", help="Load this adapter folder first.", show_default=False)

@@ -12,6 +12,7 @@ from lora_mcu.emulators.base import Emulator
 from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.emulators.native import Native
 from lora_mcu.emulators.qemu import Qemu
+from lora_mcu.emulators.renode import Renode
 from lora_mcu.emulators.stm32 import Stm32
 from lora_mcu.errors import ToolError
 
@@ -23,7 +24,7 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False,
 
     Args:
         board: the board to emulate.
-        emulator: ``auto``, ``qemu``, ``unicorn`` or ``native``.
+        emulator: ``auto``, ``qemu``, ``unicorn``, ``renode`` or ``native``.
         icount: count instructions (QEMU and Unicorn; slower): ``instructions_per_tick`` then says how many a tick is.
         flash: file that is the flash of the adapter store, made where there is none; None: gone with the machine.
 
@@ -42,7 +43,7 @@ def create(board: boards.Board, emulator: str = "auto", *, icount: bool = False,
         return machine(board, icount=icount, flash=flash)
     if icount:
         raise ToolError(f"emulator {name!r} counts no instructions: use a board that runs in QEMU")
-    return Native(board, flash)
+    return Renode(board, flash=flash) if name == "renode" else Native(board, flash)
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from projects import HAR, Compiled, compile_and_build
 
-from lora_mcu import emulators, resources
+from lora_mcu import boards, emulators, resources
 from lora_mcu.emulators import Emulator
+from lora_mcu.emulators.renode import find_renode
+from lora_mcu.errors import ToolError
 
 BOARDS = {
     "netduinoplus2": "qemu",
@@ -67,3 +70,54 @@ def test_scenarios(machine: tuple[Emulator, str, Any]) -> None:
     run.finds_the_adapter(emulator.reset())
     run.reboots_when_asked(url)
     run.finds_the_adapter(url)
+
+
+def in_renode(compiled: Compiled, data: Path, flash: Path) -> None:
+    """All scenarios, the saved adapter found by the machine that is switched on again with the same flash file."""
+    run = library(compiled.folder, data)
+    emulator = emulators.create(compiled.program.board, "renode", flash=flash)
+    try:
+        url = emulator.start(compiled.result.elf)
+        run.boots_and_answers_hello(url)
+        run.trains_one_step(url)
+        run.trains_twenty_steps(url)
+        run.names_a_garbled_frame(url)
+        run.saves_an_adapter(url)
+        run.finds_the_adapter(emulator.reset())
+    finally:
+        emulator.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", [name for name in BOARDS if name.startswith(("n", "f", "d"))])
+def test_scenarios_in_renode(board: str, data: Path, tmp_path: Path) -> None:
+    try:
+        find_renode()
+    except ToolError:
+        pytest.skip("Renode is not installed (unpack its portable release, set RENODE to its renode)")
+    in_renode(compile_and_build(tmp_path / board, HAR, board, adapt="last:2"), data, tmp_path / "flash.bin")
+
+
+@pytest.mark.slow
+def test_the_launcher_of_renode(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command line, ports, flash file and end, with a program that takes Renode's place."""
+    stand_in = tmp_path / "renode"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("renode_stand_in.py")} "$@"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("RENODE", str(stand_in))
+    compiled = compile_and_build(tmp_path / "mine", HAR, "nucleo_f446re", adapt="last:2")
+    in_renode(compiled, data, tmp_path / "flash.bin")
+    assert len((tmp_path / "flash.bin").read_bytes().rstrip(b"\xff")) > 2000
+
+
+def test_without_renode_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RENODE", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolError, match="renode is not on PATH: unpack Renode's portable release"):
+        emulators.create(boards.load("netduinoplus2"), "renode").start(tmp_path / "firmware.elf")
+    broken = tmp_path / "renode"
+    broken.write_text("#!/bin/sh\necho no such platform >&2; exit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("RENODE", str(broken))
+    with pytest.raises(ToolError, match="renode ended .exit code 3.: no such platform"):
+        emulators.create(boards.load("netduinoplus2"), "renode").start(tmp_path / "firmware.elf")
