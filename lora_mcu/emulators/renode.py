@@ -45,7 +45,7 @@ class Renode(Machine):
     def __init__(self, board: Board, *, flash: Path | None = None) -> None:
         super().__init__(board, flash)
         self._script = resources.path("renode") / f"{board.identity}.resc"
-        self._monitor = 0
+        self._monitor, self._runs = 0, False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def _boot(self, image: Path) -> str:
@@ -55,11 +55,12 @@ class Renode(Machine):
         self._folder = tempfile.TemporaryDirectory(prefix="lora_mcu-")  # Renode reads it after its ports are open
         cells = Path(self._folder.name) / "flash.bin"
         cells.write_bytes(os.pread(self._flash().descriptor, region.size, 0))
-        steps = (f"$elf=@{image.resolve()}", f"$port={port}", f"include @{self._script}",
-                 f"sysbus LoadBinary @{cells} {region.origin:#x}", "start")  # fmt: skip
+        steps = (f"$elf={_path(image.resolve())}", f"$port={port}", f"include {_path(self._script)}",
+                 f"sysbus LoadBinary {_path(cells)} {region.origin:#x}", "start")  # fmt: skip
         command = [program, "--disable-gui", "--hide-log", "-P", str(self._monitor), "-e", "; ".join(steps)]
         self._process = Process(command)
         self._await(port)
+        self._runs = True
         return f"socket://127.0.0.1:{port}"
 
     def _await(self, port: int) -> None:
@@ -74,15 +75,23 @@ class Renode(Machine):
                     raise ToolError(f"renode opened no port within {START_SECONDS:.0f} s")
 
     def _end(self) -> None:
-        if self._process is not None and self._flash_file is not None and not self._process.ended_within(0):
-            self._save_flash()
+        runs, self._runs = self._runs, False
+        if runs and self._process is not None and not self._process.ended_within(0):
+            try:
+                self._save_flash()
+            finally:
+                self._switch_off()
+        else:
+            self._switch_off()
+
+    def _switch_off(self) -> None:
         super()._end()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
 
     def _save_flash(self) -> None:
-        """What the emulated flash holds goes into the flash file; a monitor that is gone leaves that as it was."""
+        """What the emulated flash holds goes into the flash file. Raises ToolError where Renode does not give it."""
         region = self._board.adapter_region
         assert region is not None and self._flash_file is not None and self._folder is not None
         cells = Path(self._folder.name) / "saved.bin"
@@ -94,11 +103,21 @@ class Renode(Machine):
                 deadline = time.monotonic() + SAVE_SECONDS
                 while not (cells.exists() and cells.stat().st_size == region.size):
                     if time.monotonic() > deadline:
-                        return
+                        raise ToolError(f"renode did not give its flash back within {SAVE_SECONDS:.0f} s: adapters "
+                                        "that were saved in this run are lost")  # fmt: skip
                     time.sleep(_POLL_SECONDS)
-        except OSError:
-            return
+        except OSError as error:
+            raise ToolError(
+                f"renode's monitor is gone ({error.strerror}): adapters saved in this run are lost"
+            ) from None
         os.pwrite(self._flash_file.descriptor, cells.read_bytes(), 0)
+
+
+def _path(path: Path) -> str:
+    """A path as Renode's monitor reads it. Raises ToolError for one that it cannot read."""
+    if ";" in str(path):
+        raise ToolError(f"renode reads no path with a semicolon: {path}; move the project")
+    return "@" + str(path).replace(" ", "\\ ")
 
 
 def _answers(port: int) -> bool:

@@ -24,14 +24,14 @@ def main() -> None:
     arguments = sys.argv[1:]
     assert arguments[:3] == ["--disable-gui", "--hide-log", "-P"] and arguments[4] == "-e", arguments
     steps = arguments[5].split("; ")
-    patterns = (r"\$elf=@(\S+)", r"\$port=(\d+)", r"include @(\S+)\.resc", r"sysbus LoadBinary @(\S+) (0x\w+)")
+    patterns = (r"\$elf=@((?:\\ |\S)+)", r"\$port=(\d+)", r"include @(\S+)\.resc", r"sysbus LoadBinary @(\S+) (0x\w+)")
     elf, port, script, binary = (re.fullmatch(p, s) for p, s in zip(patterns, steps, strict=False))
     assert elf and port and script and binary and steps[4:] == ["start"], steps
     board = boards.load(Path(script[1]).name)
     assert board.adapter_region is not None and int(binary[2], 16) == board.adapter_region.origin
     cells = bytearray(Path(binary[1]).read_bytes())
     line = socket.create_server(("127.0.0.1", int(port[1])))
-    machine = Machine(board, Path(elf[1]), line, cells)
+    machine = Machine(board, Path(elf[1].replace("\\ ", " ")), line, cells)
     threading.Thread(target=machine.run, daemon=True).start()
     with socket.create_server(("127.0.0.1", int(arguments[3]))) as monitor:
         while True:

@@ -105,7 +105,7 @@ def test_the_launcher_of_renode(data: Path, tmp_path: Path, monkeypatch: pytest.
     stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("renode_stand_in.py")} "$@"\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("RENODE", str(stand_in))
-    compiled = compile_and_build(tmp_path / "mine", HAR, "nucleo_f446re", adapt="last:2")
+    compiled = compile_and_build(tmp_path / "my project", HAR, "nucleo_f446re", adapt="last:2")
     in_renode(compiled, data, tmp_path / "flash.bin")
     assert len((tmp_path / "flash.bin").read_bytes().rstrip(b"\xff")) > 2000
 

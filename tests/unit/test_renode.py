@@ -79,13 +79,14 @@ def test_memories_and_line_are_the_boards(board: str) -> None:
 
 # (KEYR, CR, lock bit, start bit, control word of the erase at an offset in flash)
 ERASES = {
+    "stm32f4": (0x40023C04, 0x40023C10, 1 << 31, 1 << 16, lambda at: 2 | (4 + at // 0x20000) << 3 | 2 << 8),
     "stm32f7": (0x40023C04, 0x40023C10, 1 << 31, 1 << 16, lambda at: 2 | (4 + at // 0x40000) << 3 | 2 << 8),
     "stm32h7": (0x52002104, 0x5200210C, 1, 1 << 7, lambda at: 4 | 3 << 4 | (at - 0x100000) // 0x20000 << 8),
     "stm32l4": (0x40022008, 0x40022014, 1 << 31, 1 << 16, lambda at: 2 | at // 0x1000 << 3),
 }
 
 
-@pytest.mark.parametrize("board", ["disco_f746ng", "nucleo_h743zi", "nucleo_l4r5zi"])
+@pytest.mark.parametrize("board", ["netduinoplus2", "nucleo_f446re", "disco_f746ng", "nucleo_h743zi", "nucleo_l4r5zi"])
 def test_flash_controllers_erase_what_the_driver_means(board: str) -> None:
     part = boards.load(board)
     model, region = Model(platform(board), "flash_controller"), part.adapter_region
