@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lora_mcu.importer.flatbuffer import RawModel, RawOp
 from lora_mcu.importer.registry import activation, constant, entry, refuse, window
 from lora_mcu.ir.attention import ActivationDense
@@ -32,10 +34,15 @@ def _weighted(op: RawOp) -> list[int]:
 
 @entry("CONV_2D")
 def _conv(raw: RawModel, op: RawOp) -> Op:
-    shape = raw.tensors[op.inputs[1]].shape
+    ids = _weighted(op)
+    x, w = raw.tensors[ids[0]].shape, raw.tensors[ids[1]]
     dilation = (op.options.DilationHFactor(), op.options.DilationWFactor())
-    win = window(raw, op, (shape[1], shape[2]), dilation)
-    return Conv2D(op.index, _weighted(op), op.outputs, activation(raw, op), win)
+    win = window(raw, op, (w.shape[1], w.shape[2]), dilation)
+    if w.data is not None and w.shape[3] == 1 < x[3] and w.shape[0] % x[3] == 0:
+        raw.tensors.append(replace(w, shape=(1, *w.shape[1:3], w.shape[0]), axis=3, data=w.data.transpose(3, 1, 2, 0)))
+        ids[1] = len(raw.tensors) - 1  # a group a channel: what converters make of depthwise layers of other frameworks
+        return Depthwise(op.index, ids, op.outputs, activation(raw, op), win, w.shape[0] // x[3])
+    return Conv2D(op.index, ids, op.outputs, activation(raw, op), win)
 
 
 @entry("DEPTHWISE_CONV_2D")

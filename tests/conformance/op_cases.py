@@ -153,6 +153,22 @@ def depthwise(rng: Rng) -> bytes:
 
 
 @_maker
+def grouped(rng: Rng) -> bytes:
+    """CONV_2D with a group a channel, which is a depthwise convolution."""
+    b, win = Builder(), _window(rng, dilated=True)
+    c, mult = int(rng.choice([2, 3, 16, 17])), int(rng.choice([1, 1, 2, 3]))
+    x_scale = _scale(rng)
+    x = b.tensor((1, win["h"], win["w"], c), "int8", x_scale, _zero(rng))
+    shape = (c * mult, win["kh"], win["kw"], 1)
+    inputs, y_scale = _weighted(rng, b, x, x_scale, shape, c * mult, 0, win["kh"] * win["kw"], True)
+    y = b.tensor((1, win["oh"], win["ow"], c * mult), "int8", y_scale, _zero(rng))
+    b.op("CONV_2D", inputs, [y], "Conv2DOptions", padding=win["padding"],
+         strideH=win["sh"], strideW=win["sw"], dilationHFactor=win["dh"], dilationWFactor=win["dw"],
+         fusedActivationFunction=_activation(rng))  # fmt: skip
+    return b.build([x], [y])
+
+
+@_maker
 def dense(rng: Rng) -> bytes:
     b = Builder()
     k, m, rows = int(rng.integers(1, 70)), int(rng.integers(1, 20)), int(rng.choice([1, 1, 3, 5]))
