@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's commands with the output shown below them, and its table of figures: read, run, brought up to date.
+"""The README's commands with the output shown below them, its table of figures, and the table of training in
+docs/performance.md: read, run, brought up to date.
 
     python benchmarks/readme.py     # runs the commands and writes what they print now, and results.json's figures
 
-tests/unit/test_readme.py fails when the README is not up to date.
+tests/unit/test_readme.py fails when one of them is not up to date.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 _ROW = re.compile(r"^\| .* layers\) \|.*\n", re.M)
+_TRAINING = re.compile(r"(?<=^\|---\|---\|---\|---\|---\|---\|\n)(?:\| .* layers\) \|.*\n)+", re.M)
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -71,6 +74,23 @@ def rows(text: str) -> str:
     return "".join(_ROW.findall(text))
 
 
+def training_table(results: dict[str, Any]) -> str:
+    """The rows of docs/performance.md on training from results.json."""
+    return "".join(
+        f"| {r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers) | {r['inference_instructions']:,} | "
+        f"{r['step_instructions_per_sample_batch8']:,} | "
+        f"{r['step_instructions_per_sample_batch8'] / r['inference_instructions']:.2f} | "
+        f"{r['step_instructions_batch1']:,} | {r['training_sram_bytes']:,} |\n"
+        for r in results["models"]
+    )
+
+
+def training_rows(text: str) -> str:
+    """These rows as they stand in docs/performance.md."""
+    (found,) = _TRAINING.findall(text)
+    return str(found)
+
+
 def update(text: str, results: dict[str, Any], folder: Path) -> str:
     """The README with each shown line replaced by the line of the new output that is most like it."""
     text = text.replace(rows(text), table(results))
@@ -88,6 +108,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lora_mcu-readme-") as temporary:
         prepare(Path(temporary))
         README.write_text(update(README.read_text(encoding="utf-8"), results, Path(temporary)), encoding="utf-8")
+    text = PERFORMANCE.read_text(encoding="utf-8")
+    PERFORMANCE.write_text(text.replace(training_rows(text), training_table(results)), encoding="utf-8")
 
 
 if __name__ == "__main__":
