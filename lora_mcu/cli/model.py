@@ -43,13 +43,13 @@ _CHOICES = {"none": "inference", "last:1": "last layer", "all": "all layers"}
 def _on_boards(model: Path, model_output: str | None) -> list[dict[str, Any]]:
     """A line a board: what inference, training of the last layer and of all layers at rank 4 take of it."""
     import lora_mcu
-    from lora_mcu.errors import ModelError
+    from lora_mcu.errors import BoardError, ModelError
 
     lines: dict[str, dict[str, Any]] = {}
     for adapt, name in _CHOICES.items():
         try:
             totals = lora_mcu.compile(model, board="native", adapt=adapt, output=model_output).report().boards
-        except ModelError:  # no such layer, or no gradient reaches it
+        except (BoardError, ModelError):  # no such layer, no gradient reaches it, or not even this computer holds it
             continue
         for total in totals:
             line = lines.setdefault(total.board, {**vars(total), "needs": {}})

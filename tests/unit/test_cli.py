@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tflite
+from conformance.tflite_builder import Builder
 
 import lora_mcu
 from lora_mcu.cli import main
@@ -128,6 +129,16 @@ def test_inspect_says_what_every_board_would_need(run: Run) -> None:
     line = found["esp32dev"]
     shown = next(x for x in run("inspect", MODEL).out.splitlines() if x.startswith("esp32dev "))
     assert all(f"{line['needs'][name]:,}" in shown for name in line["needs"]) and f"{line['sram_limit']:,}" in shown
+
+
+def test_a_model_that_no_board_holds_is_still_shown(run: Run, tmp_path: Path) -> None:
+    b, side = Builder(), 8200
+    x, y = b.tensor((1, 9, 9, 1), scale=0.5), b.tensor((1, side, side, 1), scale=0.5)
+    sizes = b.tensor((2,), "int32", data=(side, side))
+    b.op("RESIZE_NEAREST_NEIGHBOR", [x, sizes], [y], "ResizeNearestNeighborOptions")
+    (tmp_path / "large.tflite").write_bytes(b.build([x], [y]))
+    outcome = run("inspect", "large.tflite", "--json")
+    assert outcome.code == 0 and json.loads(outcome.out)["boards"] == []
 
 
 def test_compile_says_which_boards_hold_it(run: Run) -> None:
