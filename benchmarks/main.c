@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Takes the place of the firmware's main.c in a benchmark build: prints ticks per step and in total as text lines. */
 #include "lmcu_port.h"
+#include "store.h"
 
 static struct {
     uint64_t last;
@@ -137,6 +138,66 @@ static void measure_epochs(void)
     print("adapter", 0, lmcu_adapter_crc32());
 }
 
+enum { ADAPTERS = 4 };
+
+static lmcu_status_t load_timed(uint32_t slot, const char *what)
+{
+    const char name[LMCU_SLOT_NAME] = {(char)('a' + (char)slot)};
+    uint64_t start = lmcu_port_ticks();
+    lmcu_status_t status = lmcu_slot_load(name);
+    print(what, slot, lmcu_port_ticks() - start);
+    return status;
+}
+
+/* Ticks of changing from one saved adapter to another: with only these in the log, and with a log that is full. */
+static lmcu_status_t measure_slots(void)
+{
+    lmcu_status_t status = LMCU_OK;
+    uint32_t saves = lmcu_slot_capacity();
+    print("room", 0, saves);
+    for (uint32_t i = 0; i < saves && status == LMCU_OK; i++) {
+        const char name[LMCU_SLOT_NAME] = {(char)('a' + (char)(i % ADAPTERS))};
+        (void)train(1);
+        uint64_t start = lmcu_port_ticks();
+        status = lmcu_slot_save(name);
+        print("save", i, lmcu_port_ticks() - start);
+        if (i + 1u == ADAPTERS) {
+            for (uint32_t slot = 0; slot < ADAPTERS && status == LMCU_OK; slot++) {
+                status = load_timed(slot, "load");
+            }
+        }
+    }
+    for (uint32_t slot = 0; slot < ADAPTERS && status == LMCU_OK; slot++) {
+        status = load_timed(slot, "full");
+    }
+    return status;
+}
+
+static uint64_t infer_timed(void)
+{
+    fill_input(1);
+    uint64_t start = lmcu_port_ticks();
+    lmcu_infer();
+    return lmcu_port_ticks() - start;
+}
+
+/* Ticks of merging an adapter whose B is not zero, and of an inference with the adapter beside the weights and in them. */
+static lmcu_status_t measure_merge(void)
+{
+    (void)train(1);
+    print("beside", 0, infer_timed());
+    uint64_t start = lmcu_port_ticks();
+    lmcu_status_t status = lmcu_merge();
+    print("merge", 0, lmcu_port_ticks() - start);
+    if (status == LMCU_OK) {
+        print("merged", 0, infer_timed());
+        start = lmcu_port_ticks();
+        status = lmcu_unmerge();
+        print("unmerge", 0, lmcu_port_ticks() - start);
+    }
+    return status;
+}
+
 int lmcu_main(void)
 {
     lmcu_port_init();
@@ -148,6 +209,10 @@ int lmcu_main(void)
     print("boot", 0, (uint64_t)status);
     if (go == 'e') {
         measure_epochs();
+    } else if (go == 's') {
+        print("status", 0, (uint64_t)measure_slots());
+    } else if (go == 'm') {
+        print("status", 0, (uint64_t)measure_merge());
     } else {
         measure();
     }

@@ -24,11 +24,12 @@ from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Embedding, Graph
 from lora_mcu.link.auth import KEY_BYTES, TAG_BYTES
-from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, ring, stripes, tail
+from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, residents, ring, stripes, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
+from lora_mcu.passes.residents import Residents
 from lora_mcu.passes.tail import Split
 from lora_mcu.random_bits import initial_a
 from lora_mcu.report import Report
@@ -52,6 +53,7 @@ class _Options:
     momentum: bool
     max_batch: int
     depth_first: bool
+    weights: str
     key: bytes | None = field(repr=False)
 
 
@@ -71,6 +73,7 @@ class Program:
     seed: int
     ring_bytes: int
     need: auto.Need  # without stored samples
+    residents: Residents  # weights in SRAM
     note: str = ""
     key: bytes | None = field(default=None, repr=False)  # that the device asks for; 32 bytes, only ever in key.c
 
@@ -81,7 +84,7 @@ class Program:
         bits = np.concatenate(parts) if parts else np.zeros(0, np.uint16)
         return model_c.generate(
             self.graph, self.split, self.backward, self.adaptation, self.plan, self.cut, self.info, bits,
-            self.board.pointer_bytes,
+            self.board.pointer_bytes, self.residents,
         )  # fmt: skip
 
     @cached_property
@@ -111,7 +114,7 @@ class Program:
         whole = boards.load(self.board.identity)
         files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key)
         header = next(name for name in files if name.endswith("/lmcu_config.h"))
-        files[header] = _configured(files[header], self.ring_bytes, self.key is not None)
+        files[header] = _configured(files[header], self.ring_bytes, self.key is not None, bool(self.residents.layers))
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
@@ -137,6 +140,7 @@ def compile(
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
     cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
     depth_first: bool = True, key: bytes | None = None, max_step_macs: int | None = None,
+    weights: str = "flash",
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
@@ -148,7 +152,8 @@ def compile(
     sample store instead of the input, so that epochs over it skip the prefix: auto (where they are no larger than the
     input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
     program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has). ``key`` (32 bytes)
-    makes a device that serves only hosts with the same key (docs/security.md).
+    makes a device that serves only hosts with the same key (docs/security.md). ``weights`` sram keeps the adapted
+    layers' weights in SRAM, where the device can merge the adapter into them (docs/data.md); flash does not.
 
     Memory: without ``momentum`` its buffer of 4 bytes a parameter is left out; ``max_batch`` 1 (0: any batch size) lets
     the gradients share memory with the forward pass; ``depth_first`` allows frozen operators to run row by row, which
@@ -162,7 +167,9 @@ def compile(
         raise ModelError(f"max_batch {max_batch} is neither 0 (any batch size) nor 1")
     if key is not None and len(key) != KEY_BYTES:
         raise ModelError(f"the key has {len(key)} bytes instead of {KEY_BYTES}")
-    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first, key)
+    if weights not in residents.WEIGHTS:
+        raise ModelError(f"weights {weights!r} is unknown; there are {' and '.join(residents.WEIGHTS)}")
+    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first, weights, key)
     target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
@@ -274,7 +281,8 @@ def _program(
         cut_at=at.at, known=known, place=place,
     )  # fmt: skip
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
-    fixed = _fixed_memory(plan, adaptation, info)
+    resident = residents.place(graph, adaptation) if options.weights == "sram" else Residents()
+    fixed = _fixed_memory(plan, adaptation, info, resident)
     stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
     used = sum(s.nbytes for s in fixed) + sum(auth_memory(options.key).values())
     line = (
@@ -288,11 +296,13 @@ def _program(
     need = auto.Need(used + sum(runtime_memory(board, line).values()), macs)
     return Program(
         graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line,
-        need, key=options.key,
+        need, resident, key=options.key,
     )  # fmt: skip
 
 
-def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> list[MemorySymbol]:
+def _fixed_memory(
+    plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo, resident: Residents
+) -> list[MemorySymbol]:  # fmt: skip
     def symbol(name: str, ctype: str, size: int, count: int) -> MemorySymbol:
         padded = memory.align(size * count)
         return MemorySymbol(name, ctype, padded // size, padded)
@@ -307,6 +317,8 @@ def _fixed_memory(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo) -> 
             symbols.append(symbol("lmcu_gradients", "float", 4, n))
         if info.momentum:
             symbols.append(symbol("lmcu_momentum", "float", 4, n))
+    if resident.layers:
+        symbols.append(symbol("lmcu_weights", "uint8_t", 1, resident.nbytes))
     if info.loss == "mse":
         symbols.append(symbol("lmcu_target", "float", 4, info.logit_count))
     return symbols
@@ -336,8 +348,9 @@ def _ring_bytes(board: Board, info: ModelInfo, used: int, tag: int) -> int:
     return wanted if used + sum(runtime_memory(board, wanted).values()) <= board.sram_bytes else smallest
 
 
-def _configured(header: bytes, ring_size: int, keyed: bool) -> bytes:
+def _configured(header: bytes, ring_size: int, keyed: bool, resident: bool) -> bytes:
     """The project's own lmcu_config.h."""
+    header = re.sub(rb"(#define LMCU_SRAM_WEIGHTS) \d+", rb"\1 %d" % resident, header)
     header = re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % ring_size, header)
     return re.sub(rb"(#define LMCU_KEYED) \d+", rb"\1 %d" % keyed, header)
 

@@ -23,6 +23,7 @@ _CODE_KERNEL = {"FULLY_CONNECTED": 5500, "CONV_2D": 5000, "DEPTHWISE_CONV_2D": 4
                 "PRELU": 1000, "LOOKUP": 200}  # fmt: skip
 _CODE_OTHER = 500
 _CODE_KEY = 2600  # of auth.c, sha256.c and what calls them
+_CODE_MERGE = 5900  # of merge.c and the double arithmetic that it needs
 
 STORE_SYMBOLS = ("lmcu_store", "lmcu_order", "lmcu_class_seen")  # what the sample store takes
 
@@ -134,7 +135,8 @@ class Report:
         sram |= runtime_memory(program.board, program.ring_bytes) | auth_memory(program.key)
         sample_bytes = sample_line_bytes(program.info, config["MAX_PAYLOAD"], tag_bytes(program.key))
         info, plan = program.info, program.plan
-        code = _CODE_BASE + (_CODE_KEY if program.key else 0) + sum(_CODE_KERNEL.get(k, _CODE_OTHER) for k in kinds)
+        code = _CODE_BASE + sum(_CODE_KERNEL.get(k, _CODE_OTHER) for k in kinds)
+        code += (_CODE_KEY if program.key else 0) + (_CODE_MERGE if program.residents.layers else 0)
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
             adapt=[x.name for x in info.layers], rank=info.rank,

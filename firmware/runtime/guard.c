@@ -56,6 +56,9 @@ lmcu_status_t lmcu_guard_begin(lmcu_guard_t *guard, uint16_t *saved)
 
 lmcu_status_t lmcu_guard_end(lmcu_guard_t *guard)
 {
+    if (lmcu_is_merged()) {
+        return LMCU_MERGED;
+    }
     const lmcu_status_t status = lmcu_evaluate_held_out(&guard->after);
     if (status != LMCU_OK) {
         return status;

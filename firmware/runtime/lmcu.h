@@ -148,10 +148,17 @@ typedef struct {
     lmcu_store_policy_t store_policy;
     uint32_t seen;         /* samples offered to the store since it was cleared */
     uint32_t run_count;    /* samples of the current epoch: those that are not held out */
-    uint32_t pad_[29];     /* to LMCU_CONTEXT_BYTES */
+    uint32_t merged;       /* the weights hold the adapter too */
+    uint32_t pad_[28];     /* to LMCU_CONTEXT_BYTES */
 } lmcu_context_t;
 
 extern lmcu_context_t lmcu_context;
+
+/* Always false unless compiled with weights = "sram". */
+static inline bool lmcu_is_merged(void)
+{
+    return LMCU_SRAM_WEIGHTS != 0 && lmcu_context.merged != 0u;
+}
 
 /* Boot: self-test of the float environment, default settings, initial factors. Call once before anything else.
  * Returns FLOAT_ENV when this core cannot train with the promised bytes (inference still works). */
@@ -165,7 +172,7 @@ lmcu_settings_t lmcu_default_settings(void);
  * NOT_FINITE and no change otherwise; NO_MOMENTUM and BATCH_LIMIT where the model was compiled without. Keeps factors and stored samples, zeroes momentum, step, epoch and open batch. */
 lmcu_status_t lmcu_configure(const lmcu_settings_t *settings) LMCU_MUST_USE;
 
-/* Back to the base: initial A, B = 0, initial state; zeroes momentum, step, open batch; keeps settings and stored samples. */
+/* Back to the base: initial A, B = 0, the base's weights, initial state; zeroes momentum, step, open batch; keeps settings and stored samples. */
 void lmcu_reset(void);
 
 /* Runs the model on lmcu_model.input; the result is at lmcu_model.output. Changes no training state. */
@@ -228,6 +235,13 @@ lmcu_status_t lmcu_adapter_data(uint32_t offset, const uint8_t *bytes, uint32_t 
 lmcu_status_t lmcu_adapter_commit(uint32_t crc32) LMCU_MUST_USE;
 void lmcu_adapter_abort(void);
 uint32_t lmcu_adapter_crc32(void); /* of the factors in use */
+
+/* The adapter in use merged into the weights, which stand in SRAM (weights = "sram"; UNSUPPORTED otherwise): after it
+ * inference costs what the base costs, and training and other adapters are refused (MERGED). unmerge, reset and boot give the
+ * base's weights back bit for bit; the factors stay as they are. Both may be called again. FLOAT_ENV, BUSY; SCALE_RANGE: the
+ * sum does not fit the scale of an output, and nothing has changed. */
+lmcu_status_t lmcu_merge(void) LMCU_MUST_USE;
+lmcu_status_t lmcu_unmerge(void) LMCU_MUST_USE;
 
 /* CRC-32 as in zlib (polynomial 0xEDB88320): crc = lmcu_crc32(0, data, n), continued with crc = lmcu_crc32(crc, more, n). */
 uint32_t lmcu_crc32(uint32_t crc, const void *data, size_t count);

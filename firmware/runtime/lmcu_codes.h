@@ -33,7 +33,9 @@
     X(NO_MOMENTUM, 24, "the model was compiled with --no-momentum: use momentum 0, or compile it again without") \
     X(BATCH_LIMIT, 25, "the model was compiled with --max-batch 1: use batch size 1, or compile it again without") \
     X(WORSE, 26, "the trained adapter is worse on the held-out samples; the one before is in use again") \
-    X(AUTH, 28, "no right tag: the device asks for its key (--key)")
+    X(SCALE_RANGE, 27, "the merged weights are too large for the scale of the layer's output; the adapter stays unmerged") \
+    X(AUTH, 28, "no right tag: the device asks for its key (--key)") \
+    X(MERGED, 29, "the adapter is merged into the weights: UNMERGE first")
 
 enum lmcu_status {
 #define LMCU_X(name, number, text) LMCU_##name = number,

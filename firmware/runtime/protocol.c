@@ -47,6 +47,10 @@ static const lmcu_entry_t entries[] = {
     {LMCU_MSG_SLOT_LIST, 0, lmcu_on_slot_list},
     {LMCU_MSG_SLOT_DELETE, 0, lmcu_on_slot_delete},
     {LMCU_MSG_SLOT_DEFAULT, 0, lmcu_on_slot_default},
+#if LMCU_SRAM_WEIGHTS
+    {LMCU_MSG_MERGE, 0, lmcu_on_merge},
+    {LMCU_MSG_UNMERGE, 0, lmcu_on_unmerge},
+#endif
 };
 
 bool lmcu_run_in_progress(void)
@@ -199,17 +203,22 @@ static void run_next(uint32_t type, uint32_t sequence, const uint8_t *in, uint32
     lmcu_frame_send(LINK.tx, LINK.tx_count);
 }
 
-/* Not the answer, but the notice that it will take up to `ms`: the core stands still while flash is erased. Built apart from
- * the request, which is still being run. */
-void lmcu_before_erase(uint32_t ms)
+/* Built apart from the request, which is still being run. */
+void lmcu_notice(uint32_t ms)
 {
     uint8_t frame[LMCU_FRAME_HEADER + 1 + 4 + LMCU_FRAME_CRC];
     lmcu_reply_t reply = {frame + LMCU_FRAME_HEADER + 1, 0};
-    lmcu_port_watchdog_feed();
     if (LINK.running != 0) {
         lmcu_put_u32(&reply, ms);
         lmcu_frame_send(frame, finish(frame, LINK.running, LINK.expected, LMCU_BUSY, reply.count));
     }
+}
+
+/* The core stands still while flash is erased. */
+void lmcu_before_erase(uint32_t ms)
+{
+    lmcu_port_watchdog_feed();
+    lmcu_notice(ms);
 }
 
 static const lmcu_kept_t *find_kept(uint32_t sequence)

@@ -90,6 +90,8 @@ void lmcu_put_bytes(lmcu_reply_t *reply, const void *bytes, uint32_t count);
 void lmcu_put_stats(lmcu_reply_t *reply, const lmcu_stats_t *stats);
 
 bool lmcu_run_in_progress(void);
+/* BUSY: not the answer, but that it will take up to `ms`. */
+void lmcu_notice(uint32_t ms);
 /* Forgets staged sample, target and output: the arena is about to be used otherwise. */
 void lmcu_staging_clear(void);
 
@@ -127,6 +129,8 @@ lmcu_status_t lmcu_on_adapter_begin(const uint8_t *in, uint32_t count, lmcu_repl
 lmcu_status_t lmcu_on_adapter_data(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_adapter_commit(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_adapter_reset(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_merge(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_unmerge(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 /* protocol_slot.c */
 lmcu_status_t lmcu_on_slot_save(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_slot_load(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);

@@ -3,6 +3,8 @@
 #include "lmcu_strict.h"
 
 #include "lmcu_mem.h"
+#include "lmcu_port.h"
+#include "merge.h"
 #include "protocol.h"
 
 static uint32_t adapter_bytes(void)
@@ -69,3 +71,23 @@ lmcu_status_t lmcu_on_adapter_reset(const uint8_t *in, uint32_t count, lmcu_repl
     lmcu_reset();
     return LMCU_OK;
 }
+
+#if LMCU_SRAM_WEIGHTS
+lmcu_status_t lmcu_on_merge(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    (void)in;
+    (void)reply;
+    if (count != 0) {
+        return LMCU_BAD_LENGTH;
+    }
+    lmcu_notice(1u + (uint32_t)(lmcu_merge_instructions() / (lmcu_port_clock_hz() / 1000u)));
+    return lmcu_merge();
+}
+
+lmcu_status_t lmcu_on_unmerge(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    (void)in;
+    (void)reply;
+    return count == 0 ? lmcu_unmerge() : LMCU_BAD_LENGTH;
+}
+#endif

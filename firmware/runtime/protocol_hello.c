@@ -84,6 +84,9 @@ lmcu_status_t lmcu_on_statistics(const uint8_t *in, uint32_t count, lmcu_reply_t
     lmcu_put_u32(reply, LINK.repeats);
     lmcu_put_u32(reply, LINK.naks);
     lmcu_put_u8(reply, lmcu_port_reset_cause());
+    if (LMCU_SRAM_WEIGHTS) {
+        lmcu_put_u8(reply, lmcu_is_merged());
+    }
     return LMCU_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include "lmcu_math.h"
 #include "lmcu_mem.h"
+#include "merge.h"
 #include "random.h"
 #include "samples.h"
 #include "train.h"
@@ -26,6 +27,9 @@ lmcu_status_t lmcu_training_status(void)
     }
     if (lmcu_context.float_ok == 0u) {
         return LMCU_FLOAT_ENV;
+    }
+    if (lmcu_is_merged()) {
+        return LMCU_MERGED;
     }
     return lmcu_busy() ? LMCU_BUSY : LMCU_OK;
 }
@@ -127,6 +131,9 @@ lmcu_status_t lmcu_configure(const lmcu_settings_t *settings)
 void lmcu_reset(void)
 {
     lmcu_run_stop();
+    if (LMCU_SRAM_WEIGHTS) {
+        lmcu_weights_restore();
+    }
     lmcu_initial_factors();
     lmcu_restart();
     lmcu_state_reset();
@@ -389,6 +396,9 @@ lmcu_status_t lmcu_adapter_begin(void)
     }
     if (lmcu_context.run_epochs_left > 0u) {
         return LMCU_BUSY;
+    }
+    if (lmcu_is_merged()) {
+        return LMCU_MERGED;
     }
     lmcu_context.batch_fill = 0u;
     lmcu_context.transfer_open = 1u;

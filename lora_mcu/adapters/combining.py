@@ -92,9 +92,12 @@ def combine(
 
 
 def change(adapter: Adapter, name: str) -> Floats:
-    """gamma B A of a layer, float64 [M, K]."""
+    """gamma B A of a layer, float64 [M, K], gamma as the device has it; summed in the order of r (firmware merge.c)."""
     a, b = (factor.astype(np.float64) for factor in adapter.layers[name])
-    return adapter.gamma * (b @ a)
+    total = np.zeros((b.shape[0], a.shape[1]))
+    for column, row in zip(b.T, a, strict=True):
+        total += np.multiply.outer(column, row)
+    return float(np.float32(adapter.gamma)) * total
 
 
 def check_alike(one: Adapter, two: Adapter, who: str) -> None:

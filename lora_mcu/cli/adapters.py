@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lora-mcu adapter pull | push | reset` and, in the device's own flash, `save | load | list | delete | select`."""
+"""`lora-mcu adapter pull | push | reset | merge-device | unmerge-device` and the slots in the device's own flash."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def reset(port: _Port) -> None:
     with open_device(port) as device:
         device.reset()
     say(f"base restored on {device.info.name} ({device.info.board})")
+
+
+def merge_device(port: _Port) -> None:
+    """Merge the adapter into the weights on the device: from then on inference costs what the base costs."""
+    with open_device(port) as device:
+        device.merge()
+    say(f"merged on {device.info.name} ({device.info.board}); `lora-mcu adapter unmerge-device` takes it out again")
+
+
+def unmerge_device(port: _Port) -> None:
+    """Give the device's weights back as the base has them; its adapter is in use beside them again."""
+    with open_device(port) as device:
+        device.unmerge()
+    say(f"the base's weights are back on {device.info.name} ({device.info.board}), the adapter beside them")
 
 
 def save(slot: _Slot, port: _Port) -> None:

@@ -44,6 +44,8 @@ app.command("doctor", context_settings=_SETTINGS)(device.doctor)
 adapter_app.command("pull", context_settings=_SETTINGS)(line_options(adapters.pull))
 adapter_app.command("push", context_settings=_SETTINGS)(line_options(adapters.push))
 adapter_app.command("reset", context_settings=_SETTINGS)(line_options(adapters.reset))
+adapter_app.command("merge-device", context_settings=_SETTINGS)(line_options(adapters.merge_device))
+adapter_app.command("unmerge-device", context_settings=_SETTINGS)(line_options(adapters.unmerge_device))
 for _name in ("save", "load", "list", "delete", "select"):
     adapter_app.command(_name, context_settings=_SETTINGS)(
         line_options(getattr(adapters, "list_" if _name == "list" else _name))

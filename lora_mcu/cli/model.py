@@ -176,6 +176,9 @@ def compile_(
     cache: Annotated[
         str, typer.Option(help="Store features from behind the frozen layers, not inputs: auto, on or off.")
     ] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="sram: adapted layers' weights in SRAM, to merge the adapter on the device.")
+    ] = "flash",
     key: Annotated[
         Path | None,
         typer.Option(help="File of 32 bytes: the device serves only hosts that have it.", show_default=False),
@@ -208,6 +211,7 @@ def compile_(
         depth_first=depth_first,
         key=secret,
         max_step_macs=max_step_macs,
+        weights=weights,
     )
     program.write(output, force=force)
     report = program.report()

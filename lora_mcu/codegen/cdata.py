@@ -32,6 +32,11 @@ class Constant:
     definition: str
 
 
+def c_type(values: NDArray[np.generic]) -> str:
+    """The C type of an element."""
+    return _CTYPES[values.dtype]
+
+
 def array(name: str, values: NDArray[np.generic]) -> Constant:
     """``const <type> name[n] = {...};`` for a non-empty array, floats as exact hexadecimal."""
     flat = values.ravel()
@@ -42,12 +47,19 @@ def array(name: str, values: NDArray[np.generic]) -> Constant:
         items = [f"{v}{suffix}" if v != -(2**31) else "(-2147483647 - 1)" for v in flat.tolist()]
     rows = [", ".join(items[i : i + 16]) for i in range(0, len(items), 16)]
     body = ",\n    ".join(rows)
-    return Constant(name, flat.nbytes, f"const {_CTYPES[flat.dtype]} {name}[{len(items)}] = {{\n    {body}}};")
+    return Constant(name, flat.nbytes, f"const {c_type(flat)} {name}[{len(items)}] = {{\n    {body}}};")
 
 
 def struct(name: str, ctype: str, fields: Fields, values: str, pointer_bytes: int) -> Constant:
     """``const ctype name = {values};`` with the size that ``fields`` have under the target's alignment rules."""
     return Constant(name, sizeof(fields, pointer_bytes), f"const {ctype} {name} = {{{values}}};")
+
+
+def table(name: str, ctype: str, fields: Fields, rows: list[str], pointer_bytes: int) -> Constant:
+    """``const ctype name[n] = {rows};``; ``fields`` are those of all rows."""
+    body = ",\n    ".join(rows)
+    definition = f"const {ctype} {name}[{len(rows)}] = {{\n    {body}}};"
+    return Constant(name, sizeof(fields, pointer_bytes), definition)
 
 
 def sizeof(fields: Fields, pointer_bytes: int) -> int:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_mcu.codegen import quantmath, rounding
-from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
+from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, c_type, struct
 from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, shared_backward, simple
 from lora_mcu.ir import (
     AveragePool,
@@ -41,12 +42,27 @@ def effective_scales(op: Conv2D | Depthwise | Dense | TransposeConv, graph: Grap
     return [sx * float(s) / sy for s in weight_scales(graph, op.weights, channels)]
 
 
-def _bias(op: Conv2D | Depthwise | Dense | TransposeConv, graph: Graph, name: str) -> list[Constant]:
-    if op.bias is None:
-        return []
-    data = graph.tensors[op.bias].data
-    assert data is not None
-    return [array(name, data.astype(np.int32))]
+def _numbers(
+    op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, prefix: str, multiplier: NDArray[Any],
+    shift: NDArray[Any],
+) -> tuple[list[Constant], dict[str, str]]:  # fmt: skip
+    """Weights, bias and rounding: constants, and an expression for each; in SRAM where the layer is resident there."""
+    w, bias = ctx.graph.tensors[op.weights].data, None if op.bias is None else ctx.graph.tensors[op.bias].data
+    assert w is not None
+    arrays: dict[str, NDArray[Any]] = {"weights": w.astype(np.int8)}
+    if bias is not None:
+        arrays["bias"] = bias.astype(np.int32)
+    arrays |= {"multiplier": multiplier, "shift": shift}
+    resident = ctx.residents.of(op)
+    if resident is None:
+        names = {key: f"{prefix}_{key[0] if key in ('weights', 'bias') else key}" for key in arrays}
+        return [array(names[key], values) for key, values in arrays.items()], {"bias": "NULL", **names}
+    places = {"bias": "NULL"}
+    for key, values in arrays.items():
+        at, raw = getattr(resident, key), np.frombuffer(values.tobytes(), np.uint8)
+        ctx.image[at : at + len(raw)] = raw
+        places[key] = f"(const {c_type(values)} *)(const void *)(lmcu_weights + {at})"
+    return [], places
 
 
 def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: str) -> tuple[list[Constant], str]:
@@ -66,23 +82,21 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
 def _dense(op: Dense, ctx: Context) -> Emitted:
     graph, prefix = ctx.graph, f"lmcu_op{op.index}"
     w = graph.tensors[op.weights]
-    assert w.data is not None
     m, k = w.shape
     scales = effective_scales(op, graph, m if len(w.scale) > 1 else 1)
     pairs = [rounding.multiplier(s) for s in scales]
-    constants = [array(f"{prefix}_w", w.data.astype(np.int8)), *_bias(op, graph, f"{prefix}_b")]
-    constants.append(array(f"{prefix}_multiplier", np.array([p[0] for p in pairs], np.uint64)))
-    constants.append(array(f"{prefix}_shift", np.array([p[1] for p in pairs], np.uint8)))
+    constants, at = _numbers(
+        op, ctx, prefix, np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.uint8)
+    )
     scale_name = "NULL"
-    if ctx.backward_step >= 0:
+    if ctx.backward_step >= 0 or ctx.residents.of(op):
         scale_name = f"{prefix}_s"
         constants.append(array(scale_name, weight_scales(graph, op.weights, m)))
     lora, lora_name = _lora(op, ctx, ctx.adaptation.of(op), prefix)
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     values = (
         f"{ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
-        f"{{{prefix}_multiplier, {prefix}_shift, {int(len(pairs) > 1)}}}, {prefix}_w, "
-        f"{f'{prefix}_b' if op.bias is not None else 'NULL'}, {scale_name}"
+        f"{{{at['multiplier']}, {at['shift']}, {int(len(pairs) > 1)}}}, {at['weights']}, {at['bias']}, {scale_name}"
     )
     fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p"]
     constants += [*lora, struct(prefix, "lmcu_dense_t", fields, values, ctx.pointer_bytes)]
@@ -93,7 +107,8 @@ def _weighted_calls(
     kernel: str, op: Conv2D | Dense, ctx: Context, constants: list[Constant], prefix: str, lora: str
 ) -> Emitted:
     x, y = ctx.x(op.inputs[0]), ctx.x(op.output)
-    out = Emitted(constants, f"lmcu_{kernel}_forward(&{prefix}, {lora}, {x}, {y}, {ctx.scratch(ctx.step)})")
+    used = f"lmcu_is_merged() ? NULL : {lora}" if ctx.residents.of(op) else lora
+    out = Emitted(constants, f"lmcu_{kernel}_forward(&{prefix}, {used}, {x}, {y}, {ctx.scratch(ctx.step)})")
     if ctx.backward_step >= 0:
         shared = "_shared" if op.output in ctx.plan.shared else ""
         out.backward = (f"lmcu_{kernel}_backward{shared}(&{prefix}, {lora}, {x}, {y}, {ctx.dy(op)}, "
@@ -106,26 +121,21 @@ def _weighted_calls(
 def conv_values(op: Conv2D | Depthwise | TransposeConv, ctx: Context, prefix: str) -> tuple[list[Constant], str]:
     """Constants and initializer of lmcu_conv2d_t, shared by the convolutions."""
     graph = ctx.graph
-    x, y, w = graph.tensors[op.inputs[0]], graph.tensors[op.output], graph.tensors[op.weights]
-    assert w.data is not None
+    x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     channels, win = y.shape[3], op.window
     pairs = [quantmath.quantize_multiplier(s) for s in effective_scales(op, graph, channels)]
-    constants = [
-        array(f"{prefix}_w", w.data.astype(np.int8)),
-        *_bias(op, graph, f"{prefix}_b"),
-        array(f"{prefix}_multiplier", np.array([p[0] for p in pairs], np.int32)),
-        array(f"{prefix}_shift", np.array([p[1] for p in pairs], np.int8)),
-    ]
+    constants, at = _numbers(
+        op, ctx, prefix, np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int8)
+    )
     scale_name = "NULL"
-    if ctx.backward_step >= 0:
+    if ctx.backward_step >= 0 or ctx.residents.of(op):
         scale_name = f"{prefix}_s"
         constants.append(array(scale_name, weight_scales(graph, op.weights, channels)))
     sizes = ints(
         *x.shape[1:], *y.shape[1:], *win.kernel, *win.stride, *win.dilation, win.pad_top, win.pad_left, x.z, y.z
     )
-    bias = f"{prefix}_b" if op.bias is not None else "NULL"
-    values = (f"{sizes}, {clamp_values(op, graph)}, {{{prefix}_multiplier, {prefix}_shift}}, {prefix}_w, {bias}, "
-              f"{scale_name}")  # fmt: skip
+    values = (f"{sizes}, {clamp_values(op, graph)}, {{{at['multiplier']}, {at['shift']}}}, {at['weights']}, "
+              f"{at['bias']}, {scale_name}")  # fmt: skip
     return constants, values
 
 

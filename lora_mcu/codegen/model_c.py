@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.codegen import stripes
-from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, struct
-from lora_mcu.codegen.emitter import Context, emit
+from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, table
+from lora_mcu.codegen.emitter import Context, emit, ints
 from lora_mcu.info import ModelInfo
-from lora_mcu.ir import Graph, Reshape
+from lora_mcu.ir import Dense, Graph, Reshape
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
+from lora_mcu.passes.residents import Residents
 from lora_mcu.passes.tail import Split
 
 # each module registers the emitters of one group of operators
@@ -26,6 +27,7 @@ for _group in ("kernels", "elementwise", "attention", "shape", "reduce", "state"
     importlib.import_module(f"lora_mcu.codegen.{_group}")
 
 ADAPTER_FIELDS = "iiii"
+RESIDENT_FIELDS = [*"iiiiiiiiiiii", "p"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Generated:
 
 def generate(
     graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, plan: MemoryPlan, cut: Cut,
-    info: ModelInfo, initial_a: NDArray[np.uint16], pointer_bytes: int,
+    info: ModelInfo, initial_a: NDArray[np.uint16], pointer_bytes: int, residents: Residents,
 ) -> Generated:  # fmt: skip
     """Emit every operator. Sizes of all constants are known afterwards."""
     steps_back = {id(b.op): j for j, b in enumerate(backward)}
@@ -63,12 +65,13 @@ def generate(
     backward_calls: dict[int, str] = {}
     functions = [stripes.RowFunction(f"lmcu_stripe{n}_row", []) for n in range(len(plan.stripes))]
     striped = {step: n for n, s in enumerate(plan.stripes) for step in range(s.first, s.last + 1)}
+    image = np.zeros(residents.nbytes, np.uint8)
     for step, op in enumerate((*split.forward, *split.tail)):
         if isinstance(op, Reshape):
             continue
         j = steps_back.get(id(op), -1)
         context = Context(graph, plan, adaptation, pointer_bytes, step, loss_at + 1 + j if j >= 0 else -1,
-                          backward[j].into if j >= 0 else ())  # fmt: skip
+                          backward[j].into if j >= 0 else (), residents=residents, image=image)  # fmt: skip
         if step in striped:
             context.bands = stripes.places(plan.stripes[striped[step]])
         emitted = emit(op, context)
@@ -89,7 +92,10 @@ def generate(
         for i, value in graph.states.items():
             initial[plan.state[i] : plan.state[i] + value.size] = value.ravel()
         constants["lmcu_initial_state"] = array("lmcu_initial_state", initial)
-    for constant in _identity(info, adaptation, initial_a, pointer_bytes):
+    for constant in [
+        *_identity(info, adaptation, initial_a, pointer_bytes),
+        *_resident(graph, residents, adaptation, image, pointer_bytes),
+    ]:
         constants[constant.name] = constant
     if info.store_capacity:
         parts = _record_parts(graph, plan, cut, pointer_bytes)
@@ -100,12 +106,31 @@ def generate(
     )  # fmt: skip
 
 
+def _resident(
+    graph: Graph, residents: Residents, adaptation: Adaptation, image: NDArray[np.uint8], pointer_bytes: int
+) -> list[Constant]:
+    """What weights in SRAM hold of the base, and what merging into them must know."""
+    if not residents.layers:
+        return []
+    rows = []
+    for x in residents.layers:
+        op = x.layer.op
+        gamma, s_x, s_y = adaptation.gamma, graph.tensors[op.inputs[0]].s, graph.tensors[op.output].s
+        sizes = ints(x.layer.m, x.layer.k, adaptation.rank, x.scales, isinstance(op, Dense))
+        offsets = ints(x.weights, x.bias, x.multiplier, x.shift)
+        rows.append(f"{{{sizes}, {offsets}, {c_float(gamma)}, {c_float(s_x)}, {c_float(s_y)}, lmcu_op{op.index}_s}}")
+    return [
+        array("lmcu_base_weights", image.view(np.uint64)),
+        table("lmcu_residents", "lmcu_resident_t", [RESIDENT_FIELDS] * len(rows), rows, pointer_bytes),
+        Constant("lmcu_weight_bytes", 4, f"const uint32_t lmcu_weight_bytes = {residents.nbytes};"),
+    ]
+
+
 def _record_parts(graph: Graph, plan: MemoryPlan, cut: Cut, pointer_bytes: int) -> Constant:
     """Where a stored sample's tensors stand when the pass over it begins."""
     tensors = stored_tensors(graph, cut)
-    rows = ", ".join(f"{{lmcu_arena + {plan.activation[i].offset}, {graph.tensors[i].nbytes}}}" for i in tensors)
-    table = struct("lmcu_parts", "lmcu_part_t", ["pi"] * len(tensors), rows, pointer_bytes)
-    return Constant(table.name, table.nbytes, table.definition.replace("lmcu_parts =", f"lmcu_parts[{len(tensors)}] ="))
+    rows = [f"{{lmcu_arena + {plan.activation[i].offset}, {graph.tensors[i].nbytes}}}" for i in tensors]
+    return table("lmcu_parts", "lmcu_part_t", ["pi"] * len(tensors), rows, pointer_bytes)
 
 
 def stored_tensors(graph: Graph, cut: Cut) -> tuple[int, ...]:
@@ -140,11 +165,9 @@ def _identity(
     ]
     if adaptation.layers:
         r = adaptation.rank
-        rows = ", ".join(f"{{{x.a_offset}, {r * x.k}, {x.b_offset}, {r * x.m}}}" for x in adaptation.layers)
-        count = len(adaptation.layers)
-        table = struct("lmcu_adapters", "lmcu_adapter_t", [ADAPTER_FIELDS] * count, rows, pointer_bytes)
-        definition = table.definition.replace("lmcu_adapters =", f"lmcu_adapters[{count}] =")
-        constants += [Constant(table.name, table.nbytes, definition), array("lmcu_initial_a", initial_a)]
+        rows = [f"{{{x.a_offset}, {r * x.k}, {x.b_offset}, {r * x.m}}}" for x in adaptation.layers]
+        adapters = table("lmcu_adapters", "lmcu_adapter_t", [ADAPTER_FIELDS] * len(rows), rows, pointer_bytes)
+        constants += [adapters, array("lmcu_initial_a", initial_a)]
     return constants
 
 
@@ -230,9 +253,10 @@ def render(
         ("lmcu_model_tail", generated.tail),
         ("lmcu_model_backward", generated.backward),
     ]
+    resident = any(symbol.name == "lmcu_weights" for symbol in memory)
     text = environment().get_template("model.c.j2").render(
         name=info.name, sha256=info.model_sha256, memory=memory, constants=constants, functions=functions, model=fields,
         rows=generated.rows, zeroes=any(call.startswith("zero(") for call in generated.backward), sram_total=sram_total,
-        model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,
+        resident=resident, model_bytes=model_bytes(fields, pointer_bytes), pointer_bytes=pointer_bytes,
     )  # fmt: skip
     return text.encode()

@@ -55,7 +55,8 @@ def multiplier(m: float) -> tuple[int, int]:
     low, high = 0, 2**_BITS - 1
     t = thresholds(m)
     odd = 2 * np.arange(1, len(t) + 1) - 1
-    below, above = odd / t, odd / np.maximum(t - 1, 0.5)  # M is edge / t at least, and less than edge / (t - 1)
+    below = odd / t  # M is edge / t at least, and less than edge / (t - 1)
+    above = np.divide(odd, t - 1, out=np.full(len(t), np.inf), where=t > 1)
     tight = (below >= np.max(below, initial=0) * (1 - _CLOSE)) | (above <= np.min(above, initial=np.inf) * (1 + _CLOSE))
     for n, at in zip(odd[tight].tolist(), t[tight].tolist(), strict=True):  # exact, where rounding could hide which
         edge = n << (shift - 1)

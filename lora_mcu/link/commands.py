@@ -22,7 +22,7 @@ _STATS = struct.Struct("<fIIII")
 _SETTINGS = struct.Struct("<fffffIII")
 _STORE_POLICY = struct.Struct("<III")
 _STORE_STATE = struct.Struct("<6I")
-_STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIIIB")
+_STATISTICS = struct.Struct("<IIIII20s20sIIII32sIQQIIIIBB")
 _FIRST_STATISTICS = 144  # bytes that every firmware of this protocol version sends
 _MAX_INFO = 1 << 20
 _MAX_SLOTS = 1 << 16
@@ -53,6 +53,7 @@ class Statistics:
     repeats: int
     naks: int
     reset_cause: int  # ResetCause
+    merged: int  # 1: the weights hold the adapter
 
 
 def read_info(client: Client) -> ModelInfo:
@@ -267,6 +268,16 @@ def adapter_write(client: Client, info: ModelInfo, factors: bytes) -> None:
 def adapter_reset(client: Client) -> None:
     """Restore the initial A and B = 0."""
     client.request(Message.ADAPTER_RESET)
+
+
+def merge(client: Client) -> None:
+    """Add the adapter into weights that stand in SRAM."""
+    client.request(Message.MERGE)
+
+
+def unmerge(client: Client) -> None:
+    """Take it out of them again."""
+    client.request(Message.UNMERGE)
 
 
 @dataclass(frozen=True)

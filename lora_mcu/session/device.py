@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -251,3 +251,15 @@ class Device(Learner):
 
     def _reset(self) -> None:
         commands.adapter_reset(self._client)
+
+    def _merge(self) -> None:
+        self._on_weights(commands.merge)
+
+    def _unmerge(self) -> None:
+        self._on_weights(commands.unmerge)
+
+    def _on_weights(self, command: Callable[[Client], None]) -> None:
+        try:
+            command(self._client)
+        except StatusError as error:
+            raise self._in_flash() if error.status == Status.UNSUPPORTED else error from None

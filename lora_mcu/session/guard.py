@@ -58,6 +58,7 @@ class Guard:
         self.previous = learner.adapter()
         self.before = self.base = self._evaluate()
         if not is_base(self.previous):
+            self.restore()  # refused while merged, which a reset would end
             learner.reset()
             try:
                 self.base = self._evaluate()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lora_mcu.adapters import Adapter
-from lora_mcu.errors import DataError, ModelError
+from lora_mcu.errors import DataError, DeviceError, ModelError
 from lora_mcu.info import ModelInfo
 from lora_mcu.session.data import decode_output, encode_labelled, encode_labels, encode_samples, is_sequences
 from lora_mcu.session.guard import Guard
@@ -188,6 +188,27 @@ class Learner(ABC):
         """Go back to the base: initial A, B = 0, initial state; keeps settings and stored samples."""
         self._reset()
 
+    def merge(self) -> None:
+        """Add the adapter into the weights, W' = W + gamma B A with fresh scales: the numbers of `lora_mcu.merge`.
+
+        After it inference costs what the base costs; training and other adapters are refused until ``unmerge()``.
+        Raises DeviceError where the weights stand in flash (compile with ``weights="sram"``), or where the sum does not
+        fit the output's scale.
+        """
+        self._trainable()
+        self._merge()
+
+    def unmerge(self) -> None:
+        """Give the weights back as the base has them, bit for bit; the adapter is in use beside them again."""
+        self._trainable()
+        self._unmerge()
+
+    def _in_flash(self) -> DeviceError:
+        return DeviceError(
+            f"{self.info.name} on {self.info.board} has its weights in flash: compile it with --weights sram"
+            " (weights='sram') to merge on the device"
+        )
+
     # ---- what an implementation provides, on bytes that have been checked ----
 
     @abstractmethod
@@ -231,6 +252,12 @@ class Learner(ABC):
 
     @abstractmethod
     def _reset(self) -> None: ...
+
+    @abstractmethod
+    def _merge(self) -> None: ...
+
+    @abstractmethod
+    def _unmerge(self) -> None: ...
 
     # ---- shared checks ----
 

@@ -94,6 +94,8 @@ class Twin(Learner):
         if status:
             from lora_mcu.link.codes import Status
 
+            if function in ("merge", "unmerge") and status == Status.UNSUPPORTED:
+                raise self._in_flash()
             raise DeviceError(f"the twin answered {Status(status).name} to {function}")
 
     # ---- the primitives of Learner ----
@@ -166,3 +168,9 @@ class Twin(Learner):
 
     def _reset(self) -> None:
         self._run("reset")
+
+    def _merge(self) -> None:
+        self._run("merge")
+
+    def _unmerge(self) -> None:
+        self._run("unmerge")

@@ -58,18 +58,18 @@ def fields(title: str, width: int) -> int:
 def test_offsets_are_those_of_host_and_device() -> None:
     assert fields("`settings`, 32 bytes", 32) == commands._SETTINGS.size
     assert fields("HELLO's response:", 122) == client._HELLO.size
-    assert fields("STATISTICS' response:", 145) == commands._STATISTICS.size
+    assert fields("STATISTICS' response:", 146) == commands._STATISTICS.size
     device = FakeDevice(SMALL)
     assert len(device.hello().payload) == 1 + 105
     assert len(device.run(Message.STATISTICS).payload) == 1 + 145
     assert len(FakeDevice(dataclasses.replace(SMALL, key=bytes(32))).hello().payload) == 1 + 122
-    assert "105 bytes, 122 with a key, below" in DOCUMENT and "145 bytes, below" in DOCUMENT
+    assert "105 bytes, 122 with a key, below" in DOCUMENT and "145 bytes (146 with weights in SRAM), below" in DOCUMENT
 
 
 STREAM = (Message.STATE_RESET, Message.ADVANCE)  # of models with state, which this one is not
 
 
-def test_what_the_document_says_of_later_and_of_runs_is_so() -> None:
+def test_what_the_document_says_of_weights_in_flash_and_of_runs_is_so() -> None:
     notes = {name: note.split("; ") for name, _, _, _, note in rows("## Messages")}
     device = FakeDevice(SMALL)
     device.hello()
@@ -78,10 +78,10 @@ def test_what_the_document_says_of_later_and_of_runs_is_so() -> None:
     assert device.run(Message.AUTH, bytes(8)).payload == bytes([Status.UNSUPPORTED])
     for message in asked:
         unsupported = device.run(message).payload[0] == Status.UNSUPPORTED
-        assert unsupported == ("later: UNSUPPORTED" in notes[message.name]), message.name
+        assert unsupported == ("UNSUPPORTED with weights in flash" in notes[message.name]), message.name
     device.run(Message.STORE, b"\1\0\0\0" + bytes(4))
     assert device.run(Message.RUN_EPOCHS, b"\xff\xff\xff\x7f").payload == bytes([Status.OK])
     for message in asked:
-        if "later: UNSUPPORTED" not in notes[message.name]:
+        if "UNSUPPORTED with weights in flash" not in notes[message.name]:
             busy = device.run(message, bytes(9)).payload[0] == Status.BUSY
             assert busy == ("in a run" not in notes[message.name]), message.name

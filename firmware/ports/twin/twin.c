@@ -207,3 +207,14 @@ int twin_load(const uint8_t *factors, uint32_t count, uint32_t crc32)
     }
     return (int)status;
 }
+
+int twin_merge(void)
+{
+    enter();
+    return leave((int)lmcu_merge());
+}
+
+int twin_unmerge(void)
+{
+    return (int)lmcu_unmerge();
+}
