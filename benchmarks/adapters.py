@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What switching, merging and unmerging adapters cost on the device, in executed instructions of an emulated Cortex-M4F.
+"""What switching and merging adapters cost on the device, in executed instructions of an emulated Cortex-M4F.
 
     python benchmarks/adapters.py
     python benchmarks/adapters.py --only "HAR demo"
 
-Switching runs the STM32F405's own flash driver (in Unicorn), with four adapters saved; "full log" is the worst case, the
-flash area full of saves that others replaced. Models under LORA_MCU_MODELS are measured where they are present.
+Switching runs the STM32F405's own flash driver (in Unicorn), with four adapters saved; "full log" is the worst case,
+the flash area full of saves that others replaced. Models under LORA_MCU_MODELS are measured where they are present.
 docs/data.md quotes the tables.
 """
 

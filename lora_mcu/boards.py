@@ -32,6 +32,7 @@ _PERIPHERALS = {
     "stm32l4": ("USART1", "USART2", "USART3", "LPUART1"),
 }
 STORE_HEAD, STORE_RECORD = 64, 96  # bytes: FIRST_RECORD and a record's header of firmware/runtime/store.c
+SAMPLES_HEAD = 32  # bytes: lmcu_samples_head_t of firmware/runtime/samples.h
 _WITHOUT_PINS = ("esp32c3", "library", "mps2", "native")
 PROGRAM_BYTES = 0x8000  # of SRAM that a library leaves to the program around it
 
@@ -125,15 +126,30 @@ class Board:
         """Bytes of flash that code and constants may use: what the adapter region leaves."""
         return self.region("flash").size - (self.adapter_region.size if self.adapter_region else 0)
 
-    def adapter_slots(self, adapter_bytes: int) -> int:
-        """How many adapters of so many bytes the flash store keeps, as ``lmcu_slot_capacity`` counts (store.c)."""
-        region = self.adapter_region
-        if region is None or adapter_bytes == 0:
+    def adapter_slots(self, adapter_bytes: int, samples_bytes: int = 0) -> int:
+        """How many adapters of so many bytes the flash store keeps, as ``lmcu_slot_capacity`` counts (store.c).
+
+        ``samples_bytes``: beside saved samples of that size.
+        """
+        if self.adapter_region is None or adapter_bytes == 0:
             return 0
-        unit = region.program_bytes
-        fixed = STORE_HEAD + STORE_RECORD + unit
-        record = STORE_RECORD + -(-adapter_bytes // unit) * unit + unit
-        return max(0, region.half_bytes - fixed) // record
+        samples = self._store_record(samples_bytes) if samples_bytes else 0
+        return max(0, self.adapter_region.half_bytes - STORE_HEAD - self._store_record(0) - samples) // (
+            self._store_record(adapter_bytes)
+        )
+
+    def saved_samples(self, record_bytes: int, classes: int) -> int:
+        """How many samples the flash store keeps where no adapter is saved (``lmcu_store_save``)."""
+        if self.adapter_region is None or record_bytes == 0:
+            return 0
+        unit = self.adapter_region.program_bytes
+        free = self.adapter_region.half_bytes - STORE_HEAD - 2 * self._store_record(0)
+        return max(0, free // unit * unit - SAMPLES_HEAD - 4 * classes) // record_bytes
+
+    def _store_record(self, nbytes: int) -> int:
+        """Bytes that a payload takes in the flash store."""
+        unit = self.adapter_region.program_bytes if self.adapter_region else 1
+        return STORE_RECORD + -(-nbytes // unit) * unit + unit
 
     @property
     def is_native(self) -> bool:

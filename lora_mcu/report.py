@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lora_mcu import boards
+from lora_mcu.boards import SAMPLES_HEAD
 from lora_mcu.codegen.model_c import stored_tensors
 from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
@@ -61,6 +62,8 @@ class Report:
     store_capacity: int
     record_bytes: int
     adapter_slots: int  # adapters that fit the flash store
+    saved_samples: int  # of store_capacity, that fit the flash store without an adapter
+    slots_beside_samples: int  # adapters that fit beside them
     arena_lower_bound: int
     layers: list[LayerCost]
     update_instructions: int
@@ -136,6 +139,9 @@ class Report:
         sample_bytes = sample_line_bytes(program.info, config["MAX_PAYLOAD"], tag_bytes(program.key))
         info, plan = program.info, program.plan
         code = _CODE_BASE + sum(_CODE_KERNEL.get(k, _CODE_OTHER) for k in kinds)
+        classes = info.classes if info.loss == "cross_entropy" else 0
+        saved = min(info.store_capacity, program.board.saved_samples(info.record_bytes, classes))
+        saved_bytes = SAMPLES_HEAD + 4 * classes + saved * info.record_bytes if saved else 0
         code += (_CODE_KEY if program.key else 0) + (_CODE_MERGE if program.residents.layers else 0)
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
@@ -143,7 +149,8 @@ class Report:
             parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
             code_estimate=code, flash_limit=program.board.flash_bytes,
             store_capacity=info.store_capacity, record_bytes=info.record_bytes,
-            adapter_slots=program.board.adapter_slots(2 * info.parameters),
+            adapter_slots=program.board.adapter_slots(2 * info.parameters), saved_samples=saved,
+            slots_beside_samples=program.board.adapter_slots(2 * info.parameters, saved_bytes),
             arena_lower_bound=plan.lower_bound, layers=layers,
             update_instructions=estimate.update_instructions(program.adaptation),
             record=_record(program), cached=info.cached, prefix_instructions=program.cut.skipped,

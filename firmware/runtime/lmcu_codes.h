@@ -69,6 +69,7 @@ enum lmcu_status {
     X(STATE_RESET, 31, "gives a streaming model's state its initial value") \
     X(ADVANCE, 32, "runs a streaming model on one frame for its state") \
     X(STORE_POLICY, 33, "sets or reads what a full store does") \
+    X(STORE_SAVE, 34, "keeps the stored samples in flash, for after a reset") \
     X(ADAPTER_READ, 48, "reads a piece of the factors") \
     X(ADAPTER_BEGIN, 49, "opens the transfer of an adapter to the device") \
     X(ADAPTER_DATA, 50, "receives a piece of the factors") \

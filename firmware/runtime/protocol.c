@@ -35,6 +35,7 @@ static const lmcu_entry_t entries[] = {
     {LMCU_MSG_STORE, 0, lmcu_on_store},
     {LMCU_MSG_STORE_CLEAR, 0, lmcu_on_store_clear},
     {LMCU_MSG_STORE_POLICY, 0, lmcu_on_store_policy},
+    {LMCU_MSG_STORE_SAVE, 0, lmcu_on_store_save},
     {LMCU_MSG_RUN_EPOCHS, 0, lmcu_on_run_epochs},
     {LMCU_MSG_RUN_STOP, 1, lmcu_on_run_stop},
     {LMCU_MSG_ADAPTER_READ, 0, lmcu_on_adapter_read},

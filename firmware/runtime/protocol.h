@@ -136,6 +136,7 @@ lmcu_status_t lmcu_on_slot_save(const uint8_t *in, uint32_t count, lmcu_reply_t 
 lmcu_status_t lmcu_on_slot_load(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_slot_list(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_slot_delete(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
+lmcu_status_t lmcu_on_store_save(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 lmcu_status_t lmcu_on_slot_default(const uint8_t *in, uint32_t count, lmcu_reply_t *reply);
 
 #endif

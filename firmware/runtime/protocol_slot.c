@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Slots of the adapter store, by name. */
+/* What stands in flash: slots of the adapter store, by name, and the samples. */
 #include "lmcu_strict.h"
 
 #include "protocol.h"
@@ -50,4 +50,11 @@ lmcu_status_t lmcu_on_slot_list(const uint8_t *in, uint32_t count, lmcu_reply_t 
         lmcu_put_u8(reply, (slot.right_model ? 1u : 0u) | (slot.right_layout ? 2u : 0u));
     }
     return LMCU_OK;
+}
+
+lmcu_status_t lmcu_on_store_save(const uint8_t *in, uint32_t count, lmcu_reply_t *reply)
+{
+    (void)in;
+    (void)reply;
+    return count == 0 ? lmcu_store_save() : LMCU_BAD_LENGTH;
 }

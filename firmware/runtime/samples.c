@@ -238,6 +238,73 @@ void lmcu_samples_boot(void)
     }
 }
 
+/* ---- kept in flash ---- */
+
+static uint32_t class_counts(void)
+{
+    return lmcu_model.class_seen != NULL ? lmcu_class_count() : 0u;
+}
+
+static void parts_of(lmcu_samples_head_t *head, lmcu_samples_part_t parts[LMCU_SAMPLES_PARTS])
+{
+    parts[0].at = (uint8_t *)(void *)head;
+    parts[0].bytes = (uint32_t)sizeof *head;
+    parts[1].at = (uint8_t *)(void *)lmcu_model.class_seen;
+    parts[1].bytes = 4u * class_counts();
+    parts[2].at = lmcu_model.store;
+    parts[2].bytes = head->stored * lmcu_model.record_bytes;
+}
+
+void lmcu_samples_describe(lmcu_samples_head_t *head, lmcu_samples_part_t parts[LMCU_SAMPLES_PARTS])
+{
+    head->stored = lmcu_context.stored;
+    head->seen = lmcu_context.seen;
+    head->policy = lmcu_context.store_policy;
+    head->record_bytes = lmcu_model.record_bytes;
+    head->cached = lmcu_model.cached;
+    head->classes = class_counts();
+    parts_of(head, parts);
+}
+
+bool lmcu_samples_expect(lmcu_samples_head_t *head, lmcu_samples_part_t parts[LMCU_SAMPLES_PARTS])
+{
+    const bool mine = head->record_bytes == lmcu_model.record_bytes && head->cached == lmcu_model.cached &&
+                      head->classes == class_counts();
+    if (!mine || head->stored > lmcu_model.store_capacity || head->seen < head->stored) {
+        return false;
+    }
+    parts_of(head, parts);
+    return true;
+}
+
+static bool is_record(uint32_t index)
+{
+    const uint32_t tag = tag_of(index), features = lmcu_model.cached != 0u ? TAG_FEATURES : 0u;
+    lmcu_label_t label = {tag & TAG_CLASS};
+    if (lmcu_model.loss == LMCU_LOSS_MSE) {
+        label.target = (const float *)(const void *)(record(index) + tag_offset() + 4u);
+    }
+    return (tag & ~(TAG_CLASS | TAG_HELD_OUT)) == features && lmcu_check_label(label) == LMCU_OK;
+}
+
+bool lmcu_samples_accept(const lmcu_samples_head_t *head)
+{
+    lmcu_context.stored = 0u;
+    bool fine = lmcu_store_configure(&head->policy) == LMCU_OK;
+    for (uint32_t i = 0u; fine && i < head->stored; ++i) {
+        fine = is_record(i);
+    }
+    if (!fine) {
+        const lmcu_store_policy_t none = {LMCU_STORE_STOP, 0u, 0u};
+        lmcu_context.store_policy = none;
+        lmcu_samples_boot();
+        return false;
+    }
+    lmcu_context.stored = head->stored;
+    lmcu_context.seen = head->seen;
+    return true;
+}
+
 uint32_t lmcu_store_held_out(void)
 {
     uint32_t count = 0u;

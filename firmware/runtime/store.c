@@ -7,16 +7,20 @@
 
 #include "lmcu_mem.h"
 #include "lmcu_port.h"
+#include "samples.h"
 #include "store.h"
+#include "train.h"
 
 enum {
     SAVE = 1,
     DELETE = 2,
     DEFAULT = 3,
+    SAMPLES = 4,       /* has no name; one without a payload says that none are kept */
     MAX_UNIT = 32,
     AREA_COMMIT = 32,  /* offset of the half's commit */
     FIRST_RECORD = 64,
-    CHUNK = 32
+    CHUNK = 32,
+    MUCH = 8192        /* bytes that take long to write */
 };
 
 #define RECORD_MAGIC 0x524d4c00u /* with the kind in the low byte */
@@ -25,7 +29,7 @@ enum {
 
 typedef struct {
     uint32_t kind;
-    uint32_t length; /* bytes of factors; 0 but for SAVE */
+    uint32_t length; /* bytes of factors or samples; 0 but for SAVE and SAMPLES */
     char name[LMCU_SLOT_NAME];
     uint8_t model[32], layout[32];
     uint32_t payload_crc;
@@ -108,7 +112,7 @@ static found_t read_record(const lmcu_flash_t *flash, uint32_t half, uint32_t at
     }
     const uint32_t kind = record->kind - RECORD_MAGIC;
     const uint32_t most = flash->half_bytes - at - record_bytes(flash, 0);
-    if (kind < SAVE || kind > DEFAULT || record->length > most || padded(flash, record->length) > most ||
+    if (kind < SAVE || kind > SAMPLES || record->length > most || padded(flash, record->length) > most ||
         record->header_crc != lmcu_crc32(0, record, offsetof(record_t, header_crc))) {
         return TORN;
     }
@@ -172,9 +176,24 @@ static uint32_t find_slot(const log_t *log, const char *name, record_t *slot)
     record_t record;
     uint32_t at = 0, found = 0;
     while (next_record(log, &at, &record)) {
-        if (record.kind != RECORD_MAGIC + DEFAULT && equal_names(record.name, name)) {
+        const bool is_slot = record.kind == RECORD_MAGIC + SAVE || record.kind == RECORD_MAGIC + DELETE;
+        if (is_slot && equal_names(record.name, name)) {
             found = record.kind == RECORD_MAGIC + SAVE ? at : 0;
             *slot = record;
+        }
+    }
+    return found;
+}
+
+/* Likewise of the saved samples. */
+static uint32_t find_samples(const log_t *log, record_t *samples)
+{
+    record_t record;
+    uint32_t at = 0, found = 0;
+    while (next_record(log, &at, &record)) {
+        if (record.kind == RECORD_MAGIC + SAMPLES) {
+            found = record.length != 0 ? at : 0;
+            *samples = record;
         }
     }
     return found;
@@ -183,6 +202,9 @@ static uint32_t find_slot(const log_t *log, const char *name, record_t *slot)
 static bool is_live(const log_t *log, uint32_t at, const record_t *record)
 {
     record_t last;
+    if (record->kind == RECORD_MAGIC + SAMPLES) {
+        return find_samples(log, &last) == at;
+    }
     return record->kind == RECORD_MAGIC + SAVE && find_slot(log, record->name, &last) == at;
 }
 
@@ -203,18 +225,38 @@ static void find_default(const log_t *log, char *name)
 
 /* ---- writing ---- */
 
-/* Factors in RAM, or in a half of the flash. */
+/* A payload in RAM, one part after another, or (no parts) in a half of the flash. */
 typedef struct {
-    const uint8_t *ram; /* NULL: in flash */
     uint32_t half, offset;
+    uint32_t parts;
+    lmcu_samples_part_t part[LMCU_SAMPLES_PARTS];
 } source_t;
+
+static source_t in_ram(const void *bytes, uint32_t count)
+{
+    source_t source = {0, 0, 1, {{NULL, 0}}};
+    source.part[0].at = (uint8_t *)(uintptr_t)bytes; /* only read */
+    source.part[0].bytes = count;
+    return source;
+}
 
 static bool fetch(const source_t *from, uint32_t at, uint8_t *to, uint32_t count)
 {
-    if (from->ram == NULL) {
+    if (from->parts == 0) {
         return lmcu_port_flash_read(from->half, from->offset + at, to, count);
     }
-    memcpy(to, from->ram + at, count);
+    for (uint32_t i = 0; i < from->parts && count > 0; ++i) {
+        const lmcu_samples_part_t *part = &from->part[i];
+        if (at >= part->bytes) {
+            at -= part->bytes;
+            continue;
+        }
+        const uint32_t here = part->bytes - at < count ? part->bytes - at : count;
+        memcpy(to, part->at + at, here);
+        to += here;
+        count -= here;
+        at = 0;
+    }
     return true;
 }
 
@@ -242,43 +284,49 @@ static bool commit(uint32_t half, uint32_t offset, uint32_t mark)
 }
 
 static bool write_record(const lmcu_flash_t *flash, uint32_t half, uint32_t at, const record_t *record,
-                         const source_t *factors)
+                         const source_t *payload_from)
 {
-    const source_t header = {(const uint8_t *)record, 0, 0};
+    const source_t header = in_ram(record, sizeof *record);
     const uint32_t payload = at + (uint32_t)sizeof *record;
-    return program(flash, half, at, &header, sizeof *record) &&
-           program(flash, half, payload, factors, record->length) &&
-           commit(half, payload + padded(flash, record->length), record_mark(record));
+    const bool done = program(flash, half, at, &header, sizeof *record) &&
+                      program(flash, half, payload, payload_from, record->length) &&
+                      commit(half, payload + padded(flash, record->length), record_mark(record));
+    lmcu_layer_done(); /* the watchdog waits no longer than for one record */
+    return done;
 }
 
 static bool write_area(const lmcu_flash_t *flash, uint32_t half, uint32_t generation)
 {
     area_t area = {AREA_MAGIC, generation, {0, 0, 0, 0, 0}, 0};
-    const source_t header = {(const uint8_t *)&area, 0, 0};
     area.crc = lmcu_crc32(0, &area, offsetof(area_t, crc));
+    const source_t header = in_ram(&area, sizeof area);
     return program(flash, half, 0, &header, sizeof area) && commit(half, AREA_COMMIT, COMMIT_MAGIC ^ area.crc);
 }
 
-static record_t make_record(uint32_t kind, const char *name)
+/* `payload` of SAVE and SAMPLES; NULL otherwise. */
+static record_t make_record(uint32_t kind, const char *name, const source_t *payload)
 {
     record_t record;
     memset(&record, 0, sizeof record);
     record.kind = RECORD_MAGIC + kind;
     memcpy(record.name, name, LMCU_SLOT_NAME);
-    if (kind == SAVE) {
-        record.length = 2 * lmcu_model.param_count;
+    for (uint32_t i = 0; payload != NULL && i < payload->parts; ++i) {
+        record.length += payload->part[i].bytes;
+        record.payload_crc = lmcu_crc32(record.payload_crc, payload->part[i].at, payload->part[i].bytes);
+    }
+    if (payload != NULL) {
         memcpy(record.model, lmcu_model.model_sha256, 32);
         memcpy(record.layout, lmcu_model.layout_sha256, 32);
-        record.payload_crc = lmcu_adapter_crc32();
     }
     record.header_crc = lmcu_crc32(0, &record, offsetof(record_t, header_crc));
     return record;
 }
 
-/* Whether the slot outlives the change. */
+/* Whether the slot, or the samples, outlive the change. */
 static bool stays(const log_t *log, uint32_t at, const record_t *record, const record_t *change)
 {
-    const bool replaced = change->kind != RECORD_MAGIC + DEFAULT && equal_names(record->name, change->name);
+    const bool samples = record->kind == RECORD_MAGIC + SAMPLES, other = change->kind == RECORD_MAGIC + SAMPLES;
+    const bool replaced = change->kind != RECORD_MAGIC + DEFAULT && samples == other && equal_names(record->name, change->name);
     return !replaced && is_live(log, at, record);
 }
 
@@ -288,7 +336,7 @@ static uint32_t needed(const log_t *log, const record_t *change)
     record_t record;
     uint32_t at = 0;
     uint32_t bytes = FIRST_RECORD + record_bytes(&log->flash, 0);
-    bytes += change->kind == RECORD_MAGIC + SAVE ? record_bytes(&log->flash, change->length) : 0;
+    bytes += change->length != 0 ? record_bytes(&log->flash, change->length) : 0;
     while (next_record(log, &at, &record)) {
         bytes += stays(log, at, &record, change) ? record_bytes(&log->flash, record.length) : 0;
     }
@@ -302,8 +350,8 @@ static bool copy_slots(const log_t *log, const record_t *change, uint32_t *to)
     uint32_t at = 0;
     while (next_record(log, &at, &record)) {
         if (stays(log, at, &record, change)) {
-            const source_t factors = {NULL, log->half, at + (uint32_t)sizeof record};
-            if (!write_record(&log->flash, 1 - log->half, *to, &record, &factors)) {
+            const source_t payload = {log->half, at + (uint32_t)sizeof record, 0, {{NULL, 0}}};
+            if (!write_record(&log->flash, 1 - log->half, *to, &record, &payload)) {
                 return false;
             }
             *to += record_bytes(&log->flash, record.length);
@@ -313,7 +361,7 @@ static bool copy_slots(const log_t *log, const record_t *change, uint32_t *to)
 }
 
 /* The other half gets everything that lives after the change; its header makes it count. */
-static bool compact(const log_t *log, const record_t *change, const source_t *factors)
+static bool compact(const log_t *log, const record_t *change, const source_t *payload)
 {
     const uint32_t target = 1 - log->half;
     uint32_t to = FIRST_RECORD;
@@ -323,8 +371,8 @@ static bool compact(const log_t *log, const record_t *change, const source_t *fa
     if (!lmcu_port_flash_erase(target) || !copy_slots(log, change, &to)) {
         return false;
     }
-    if (change->kind == RECORD_MAGIC + SAVE) {
-        if (!write_record(&log->flash, target, to, change, factors)) {
+    if (change->length != 0) {
+        if (!write_record(&log->flash, target, to, change, payload)) {
             return false;
         }
         to += record_bytes(&log->flash, change->length);
@@ -336,26 +384,30 @@ static bool compact(const log_t *log, const record_t *change, const source_t *fa
         name[0] = 0;
     }
     if (name[0] != 0) {
-        const record_t record = make_record(DEFAULT, name);
-        if (!write_record(&log->flash, target, to, &record, factors)) {
+        const record_t record = make_record(DEFAULT, name, NULL);
+        if (!write_record(&log->flash, target, to, &record, payload)) {
             return false;
         }
     }
     return write_area(&log->flash, target, log->generation + 1);
 }
 
-static lmcu_status_t apply(const log_t *log, const record_t *change)
+static lmcu_status_t apply(const log_t *log, const record_t *change, const source_t *payload)
 {
-    const source_t factors = {(const uint8_t *)lmcu_model.factors, 0, 0};
-    const uint32_t bytes = record_bytes(&log->flash, change->length);
-    if (needed(log, change) > log->flash.half_bytes) {
+    const uint32_t most = log->flash.half_bytes - record_bytes(&log->flash, 0);
+    if (change->length > most || needed(log, change) > log->flash.half_bytes) {
         return LMCU_NO_SPACE;
     }
-    if (log->clean && bytes <= log->flash.half_bytes - log->end &&
-        write_record(&log->flash, log->half, log->end, change, &factors)) {
-        return LMCU_OK;
+    const uint32_t bytes = record_bytes(&log->flash, change->length);
+    if (log->clean && bytes <= log->flash.half_bytes - log->end) {
+        if (bytes > MUCH) {
+            lmcu_before_erase(bytes / log->flash.unit_bytes / 10u);
+        }
+        if (write_record(&log->flash, log->half, log->end, change, payload)) {
+            return LMCU_OK;
+        }
     }
-    return compact(log, change, &factors) ? LMCU_OK : LMCU_STORAGE;
+    return compact(log, change, payload) ? LMCU_OK : LMCU_STORAGE;
 }
 
 /* ---- what is offered ---- */
@@ -386,8 +438,9 @@ lmcu_status_t lmcu_slot_save(const char name[LMCU_SLOT_NAME])
     if (!open_log(&log)) {
         return LMCU_UNSUPPORTED;
     }
-    const record_t record = make_record(SAVE, name);
-    return apply(&log, &record);
+    const source_t factors = in_ram(lmcu_model.factors, 2 * lmcu_model.param_count);
+    const record_t record = make_record(SAVE, name, &factors);
+    return apply(&log, &record, &factors);
 }
 
 /* DELETE, or DEFAULT of a slot that is there. */
@@ -404,8 +457,8 @@ static lmcu_status_t change_slot(uint32_t kind, const char *name)
     if (find_slot(&log, name, &slot) == 0) {
         return LMCU_NOT_FOUND;
     }
-    const record_t record = make_record(kind, name);
-    return apply(&log, &record);
+    const record_t record = make_record(kind, name, NULL);
+    return apply(&log, &record, NULL);
 }
 
 lmcu_status_t lmcu_slot_delete(const char name[LMCU_SLOT_NAME])
@@ -425,8 +478,8 @@ lmcu_status_t lmcu_slot_set_default(const char name[LMCU_SLOT_NAME])
         return LMCU_UNSUPPORTED;
     }
     find_default(&log, now);
-    const record_t record = make_record(DEFAULT, none);
-    return now[0] == 0 ? LMCU_OK : apply(&log, &record);
+    const record_t record = make_record(DEFAULT, none, NULL);
+    return now[0] == 0 ? LMCU_OK : apply(&log, &record, NULL);
 }
 
 void lmcu_slot_default(char name[LMCU_SLOT_NAME])
@@ -485,6 +538,83 @@ lmcu_status_t lmcu_slot_load(const char name[LMCU_SLOT_NAME])
     return status;
 }
 
+/* ---- the samples ---- */
+
+lmcu_status_t lmcu_store_save(void)
+{
+    log_t log;
+    record_t record;
+    lmcu_samples_head_t head;
+    source_t samples = {0, 0, LMCU_SAMPLES_PARTS, {{NULL, 0}}};
+    const char nameless[LMCU_SLOT_NAME] = {0};
+    if (lmcu_busy()) {
+        return LMCU_BUSY;
+    }
+    if (lmcu_model.store_capacity == 0 || !open_log(&log)) {
+        return LMCU_UNSUPPORTED;
+    }
+    lmcu_samples_describe(&head, samples.part);
+    if (lmcu_context.stored != 0) {
+        record = make_record(SAMPLES, nameless, &samples);
+        return apply(&log, &record, &samples);
+    }
+    const bool kept = find_samples(&log, &record) != 0;
+    record = make_record(SAMPLES, nameless, NULL);
+    return kept ? apply(&log, &record, NULL) : LMCU_OK;
+}
+
+/* Straight into the store's memory. */
+static lmcu_status_t read_samples(const log_t *log, uint32_t at, const record_t *record, lmcu_samples_head_t *head)
+{
+    lmcu_samples_part_t part[LMCU_SAMPLES_PARTS];
+    uint32_t crc = 0, from = at + (uint32_t)sizeof *record;
+    if (record->length < sizeof *head || !lmcu_port_flash_read(log->half, from, head, sizeof *head)) {
+        return LMCU_STORAGE;
+    }
+    if (!lmcu_samples_expect(head, part) || part[0].bytes + part[1].bytes + part[2].bytes != record->length) {
+        return LMCU_WRONG_LAYOUT;
+    }
+    for (uint32_t i = 0; i < LMCU_SAMPLES_PARTS; ++i) {
+        if (part[i].bytes != 0 && !lmcu_port_flash_read(log->half, from, part[i].at, part[i].bytes)) {
+            return LMCU_STORAGE;
+        }
+        crc = lmcu_crc32(crc, part[i].at, part[i].bytes);
+        from += part[i].bytes;
+    }
+    return crc == record->payload_crc ? LMCU_OK : LMCU_BAD_CRC;
+}
+
+lmcu_status_t lmcu_store_restore(void)
+{
+    log_t log;
+    record_t record;
+    lmcu_samples_head_t head;
+    if (lmcu_busy()) {
+        return LMCU_BUSY;
+    }
+    if (lmcu_model.store_capacity == 0 || !open_log(&log)) {
+        return LMCU_UNSUPPORTED;
+    }
+    const uint32_t at = find_samples(&log, &record);
+    if (at == 0) {
+        return LMCU_NOT_FOUND;
+    }
+    if (memcmp(record.model, lmcu_model.model_sha256, 32) != 0) {
+        return LMCU_WRONG_MODEL;
+    }
+    if (lmcu_model.cached != 0 && memcmp(record.layout, lmcu_model.layout_sha256, 32) != 0) {
+        return LMCU_WRONG_LAYOUT; /* the features may be those of another cut */
+    }
+    lmcu_status_t status = read_samples(&log, at, &record, &head);
+    if (status == LMCU_OK && !lmcu_samples_accept(&head)) {
+        status = LMCU_STORAGE;
+    }
+    if (status != LMCU_OK) {
+        lmcu_samples_boot();
+    }
+    return status;
+}
+
 void lmcu_slot_boot(void)
 {
     char name[LMCU_SLOT_NAME];
@@ -493,6 +623,8 @@ void lmcu_slot_boot(void)
         const lmcu_status_t status = lmcu_slot_load(name);
         (void)status; /* refused: HELLO's checksum of the factors tells */
     }
+    const lmcu_status_t samples = lmcu_store_restore();
+    (void)samples; /* refused: STATISTICS tells how many are stored */
 }
 
 bool lmcu_slot_at(uint32_t index, lmcu_slot_t *slot)
@@ -504,7 +636,7 @@ bool lmcu_slot_at(uint32_t index, lmcu_slot_t *slot)
         return false;
     }
     while (next_record(&log, &at, &record)) {
-        if (is_live(&log, at, &record) && index-- == 0) {
+        if (record.kind == RECORD_MAGIC + SAVE && is_live(&log, at, &record) && index-- == 0) {
             memcpy(slot->name, record.name, LMCU_SLOT_NAME);
             slot->crc32 = record.payload_crc;
             slot->right_model = memcmp(record.model, lmcu_model.model_sha256, 32) == 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The adapter store: a log in the port's flash, where adapters stand by name. Nothing of it is kept in RAM. */
+/* The adapter store: a log in the port's flash, where adapters stand by name, and the samples. Nothing of it is kept in RAM. */
 #ifndef LMCU_STORE_H
 #define LMCU_STORE_H
 
@@ -28,7 +28,15 @@ lmcu_status_t lmcu_slot_delete(const char name[LMCU_SLOT_NAME]) LMCU_MUST_USE;
 lmcu_status_t lmcu_slot_set_default(const char name[LMCU_SLOT_NAME]) LMCU_MUST_USE;
 void lmcu_slot_default(char name[LMCU_SLOT_NAME]); /* all zeros: none */
 
-/* Loads the default slot, if there is one that fits; the initial adapter stays otherwise. */
+/* The stored samples, with the store's policy, as they are: a reset gives them back. None: nothing is kept any more. The saved
+ * ones are replaced whole, or nothing changes. NO_SPACE: beside the slots; STORAGE, UNSUPPORTED, BUSY. */
+lmcu_status_t lmcu_store_save(void) LMCU_MUST_USE;
+
+/* The saved samples replace those in the store. NOT_FOUND: none are saved; WRONG_MODEL, WRONG_LAYOUT: they are another model's,
+ * or features of other layers; BAD_CRC, STORAGE. After an error the store may be empty. */
+lmcu_status_t lmcu_store_restore(void) LMCU_MUST_USE;
+
+/* Loads the default slot, if there is one that fits (the initial adapter stays otherwise), and the saved samples. */
 void lmcu_slot_boot(void);
 
 /* The slot number `index`, in the order of the log; false: there are not so many. */
@@ -37,7 +45,7 @@ bool lmcu_slot_at(uint32_t index, lmcu_slot_t *slot);
 /* How many adapters of this model fit into an empty store; 0: the port has no flash for adapters. */
 uint32_t lmcu_slot_capacity(void);
 
-/* Called before flash is erased, which stalls the core for up to `ms`. The protocol's tells the host; a program without the
+/* Called before flash is erased or much of it written, which stalls the core for up to `ms`. The protocol's tells the host; a program without the
  * protocol may define its own, and otherwise gets one that does nothing. */
 void lmcu_before_erase(uint32_t ms);
 

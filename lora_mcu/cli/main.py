@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lora_mcu.cli import adapter_files, adapters, device, model, monitor, quantize, training
+from lora_mcu.cli import adapter_files, adapters, device, model, monitor, quantize, store, training
 from lora_mcu.cli.console import Interrupted
 from lora_mcu.cli.line import line_options
 from lora_mcu.errors import Error
@@ -53,6 +53,10 @@ for _name in ("save", "load", "list", "delete", "select"):
 for _name in ("info", "diff", "combine", "merge"):
     adapter_app.command(_name, context_settings=_SETTINGS)(getattr(adapter_files, _name))
 app.add_typer(adapter_app, name="adapter")
+store_app = typer.Typer(help="The samples that a device keeps: info, save (over a reset), clear.", no_args_is_help=True)
+for _name in ("info", "save", "clear"):
+    store_app.command(_name, context_settings=_SETTINGS)(line_options(getattr(store, _name)))
+app.add_typer(store_app, name="store")
 
 
 def _version(wanted: bool) -> None:

@@ -36,6 +36,13 @@ def stored_samples(report: dict[str, Any]) -> str:
     return text
 
 
+def saved_samples(report: dict[str, Any]) -> str:
+    """How many of them `lora-mcu store save` keeps over a reset, and what that leaves for adapters."""
+    saved, beside = report["saved_samples"], report["slots_beside_samples"]
+    which = f"all {saved:,}" if saved == report["store_capacity"] else f"{saved:,} of them"
+    return f"{which} can be saved over a reset, beside {beside} adapters" if saved else "none can be saved over a reset"
+
+
 def _arena(report: dict[str, Any]) -> str:
     """Plan and bound side by side, and what running row by row costs."""
     text = f"arena  {report['sram']['lmcu_arena']:,} bytes; no plan is below {report['arena_lower_bound']:,}"
@@ -109,6 +116,7 @@ def show(report: dict[str, Any]) -> None:
     )
     if report["store_capacity"]:
         say(f"store  {stored_samples(report)}")
+        say(f"       {saved_samples(report)}")
     say(f"fits   {_boards(report)}")
     say()
     table(("SRAM symbol", "bytes"), largest_first(report["sram"]))

@@ -242,6 +242,11 @@ def store_policy(client: Client, policy: StorePolicy | None = None) -> StoreStat
         raise DeviceError("the device reports a store policy that it cannot have: rebuild the firmware") from None
 
 
+def store_save(client: Client) -> None:
+    """Keep the stored samples in flash, for after a reset."""
+    client.request(Message.STORE_SAVE)
+
+
 def run_epochs(client: Client, epochs: int) -> None:
     """Start epochs over the stored samples; ``statistics`` tells when they are done."""
     client.request(Message.RUN_EPOCHS, struct.pack("<I", epochs))

@@ -127,7 +127,7 @@ class Device(Learner):
         return self._train_stats(raw, raw.steps, raw.skipped)
 
     def reboot(self) -> None:
-        """Reset the device and open a new session: the default slot's adapter or the initial one, an empty store."""
+        """Reset the device and open a new session: the default slot's adapter or the initial one, the saved samples."""
         with contextlib.suppress(NoAnswerError, DeviceResetError):
             commands.reboot(self._client)
         self._client.expect_reset()
@@ -158,6 +158,25 @@ class Device(Learner):
         """List the saved adapters. Raises DeviceError, as all of these, where the board has no store."""
         with self._store():
             return commands.slots(self._client)
+
+    def save_store(self) -> None:
+        """Keep the stored samples in the device's flash: a reset gives them back, with the store's policy.
+
+        Whole or not at all, through a power cut too; an empty store keeps none. Raises DeviceError where the board has
+        no flash driver, or no room for them beside the saved adapters.
+        """
+        try:
+            commands.store_save(self._client)
+        except StatusError as error:
+            board, count = self._info.board, self.stored
+            if error.status == Status.UNSUPPORTED:
+                raise DeviceError(f"{board} has no flash driver for samples: send them again after a reset") from None
+            if error.status == Status.NO_SPACE:
+                raise DeviceError(
+                    f"{count} samples of {self._info.record_bytes} bytes do not fit the flash of {board} beside its"
+                    f" {len(self.slots().slots)} adapters: delete a slot, or store fewer samples"
+                ) from None
+            raise
 
     @contextlib.contextmanager
     def _store(self, name: str | None = None) -> Iterator[None]:

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from projects import Compiled
+from projects import HAR, Compiled
 
 import lora_mcu
 from lora_mcu.adapters import Adapter
 from lora_mcu.emulators.flash import patch
+from lora_mcu.errors import DeviceError
 from lora_mcu.info import ModelInfo
 
 LORA_MCU = Path(sys.executable).parent / "lora-mcu"
 
 
-def command(*arguments: object, code: int = 0) -> str:
-    """What `lora-mcu adapter ...` prints on standard output (on standard error where it must fail)."""
-    done = subprocess.run([LORA_MCU, "adapter", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+def command(*arguments: object, code: int = 0, of: str = "adapter") -> str:
+    """What `lora-mcu adapter ...` (or store) prints on standard output (on standard error where it must fail)."""
+    done = subprocess.run([LORA_MCU, of, *map(str, arguments)], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -160,3 +161,52 @@ def test_the_image_itself_is_not_changed(har: Compiled) -> None:
     differing = [i for i, (a, b) in enumerate(zip(before, patched, strict=True)) if a != b]
     assert len(differing) == 9 and differing[-1] - differing[0] == 8
     assert har.result.elf.read_bytes() == before
+
+
+def test_saved_samples_outlive_the_process(har_native: Compiled, tmp_path: Path) -> None:
+    """Stored, saved, killed, booted: epochs over them train the adapter that an undisturbed device trains."""
+    flash = tmp_path / "flash"
+    with np.load(HAR.with_name("har.npz")) as har:
+        x, y = har["x"][:40], har["y"][:40]
+    with running(har_native.folder, flash) as (port, _):
+        with lora_mcu.Device(port) as device:
+            device.configure_store(policy="reservoir", balance=True, hold_out=7)
+            device.store(x, y)
+            before = device.store_state()
+        assert before.stored == 40 and before.held_out == 5
+        assert command("save", "--port", port, of="store") == "40 samples saved on har (native)\n"
+        assert "reservoir, balanced" in command("info", "--port", port, of="store")
+    with running(har_native.folder, flash) as (port, _):
+        with lora_mcu.Device(port) as device:
+            assert device.store_state() == before
+            device.configure(lr=0.02)
+            device.run_epochs(2)
+            trained = device.adapter()
+        command("clear", "--port", port, of="store")
+        command("save", "--port", port, of="store")
+    twin = har_native.program.twin()
+    twin.configure_store(policy="reservoir", balance=True, hold_out=7)
+    twin.store(x, y)
+    twin.configure(lr=0.02)
+    twin.run_epochs(2)
+    assert trained == twin.adapter()
+    with running(har_native.folder, flash) as (port, _), lora_mcu.Device(port) as device:
+        assert device.stored == 0
+
+
+def test_samples_that_do_not_fit_the_flash_are_refused_whole(har_native: Compiled, tmp_path: Path) -> None:
+    """What the report says fits, fits; one more does not."""
+    report, info = har_native.program.report(), har_native.program.info
+    fits, beside = report.saved_samples, report.slots_beside_samples
+    assert 100 < fits < report.store_capacity and beside == 0
+    x = np.random.default_rng(0).integers(-128, 128, (fits + 1, *info.input.shape)).astype(np.int8)
+    with running(har_native.folder, tmp_path / "flash") as (port, _), lora_mcu.Device(port) as device:
+        device.store(x[:fits], np.zeros(fits, int))
+        device.save_store()
+        with pytest.raises(DeviceError, match=f"the adapter store of native is full: {report.adapter_slots} of this"):
+            device.save_slot("alice")
+        device.store(x[fits:], [0])
+        with pytest.raises(DeviceError, match=f"{fits + 1} samples of 772 bytes do not fit the flash of native beside"):
+            device.save_store()
+        device.reboot()
+        assert device.stored == fits

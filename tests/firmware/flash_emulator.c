@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "lmcu_port.h"
+#include "samples.h"
 #include "store.h"
+#include "train.h"
 
 #define MAX_HALF 16384
 #define ALL_UNITS (2 * MAX_HALF / 4)
@@ -26,8 +28,17 @@ static jmp_buf power;
 static uint8_t identity[2][32];
 static uint16_t factors[FAKE_PARAMETERS];
 static uint8_t received[2 * FAKE_PARAMETERS];
+
+/* A sample store of its own: records of 8 bytes and a tag, three classes. */
+enum { PART = 8, RECORD = PART + 4, CAPACITY = 4, CLASSES = 3 };
+static uint8_t input[PART], records[CAPACITY * RECORD];
+static uint32_t class_seen[CLASSES];
+static const lmcu_part_t part = {input, PART};
+lmcu_context_t lmcu_context;
 const lmcu_model_t lmcu_model = {
     .model_sha256 = identity[0], .layout_sha256 = identity[1], .param_count = FAKE_PARAMETERS, .factors = factors,
+    .logit_count = CLASSES, .store_capacity = CAPACITY, .record_bytes = RECORD, .parts = &part, .part_count = 1,
+    .store = records, .class_seen = class_seen,
 };
 
 static uint32_t next_noise(void)
@@ -178,6 +189,26 @@ void lmcu_adapter_abort(void)
 {
 }
 
+/* ---- the sample store ---- */
+
+void lmcu_model_prefix(void)
+{
+}
+
+void lmcu_run_stop(void)
+{
+}
+
+bool lmcu_busy(void)
+{
+    return false;
+}
+
+lmcu_status_t lmcu_check_label(lmcu_label_t label)
+{
+    return label.class_index < CLASSES ? LMCU_OK : LMCU_BAD_LABEL;
+}
+
 /* ---- for the test ---- */
 
 void emu_new(uint32_t unit_bytes, uint32_t half_bytes)
@@ -225,6 +256,48 @@ uint32_t emu_value(void)
     return value;
 }
 
+/* A store that is known by one number: 0 is the empty one. */
+void emu_samples(uint32_t value)
+{
+    const lmcu_store_policy_t policy = {value % 3, 0, value % 5};
+    lmcu_store_clear();
+    if (value != 0) {
+        (void)!lmcu_store_configure(&policy);
+    }
+    for (uint32_t i = 0; value != 0 && i <= value % CAPACITY; ++i) {
+        const lmcu_label_t label = {(value + i) % CLASSES};
+        memset(input, (int)(value + i), sizeof input);
+        (void)!lmcu_store_sample(label);
+    }
+}
+
+/* Of what is stored; 0xffffffff: it is no such store. */
+uint32_t emu_samples_value(void)
+{
+    static uint8_t found[sizeof records + sizeof class_seen];
+    const lmcu_store_policy_t policy = lmcu_context.store_policy;
+    const uint32_t stored = lmcu_context.stored, seen = lmcu_context.seen;
+    if (stored == 0) {
+        return 0;
+    }
+    const uint32_t value = records[0];
+    memcpy(found, records, sizeof records);
+    memcpy(found + sizeof records, class_seen, sizeof class_seen);
+    emu_samples(value);
+    const bool same = memcmp(found, records, stored * RECORD) == 0 && stored == lmcu_context.stored &&
+                      memcmp(found + sizeof records, class_seen, sizeof class_seen) == 0 && seen == lmcu_context.seen &&
+                      memcmp(&policy, &lmcu_context.store_policy, sizeof policy) == 0;
+    return same ? value : 0xffffffffu;
+}
+
+/* As after a reset. */
+void emu_forget_samples(void)
+{
+    memset(&lmcu_context, 0, sizeof lmcu_context);
+    memset(records, 0, sizeof records);
+    memset(class_seen, 0, sizeof class_seen);
+}
+
 uint32_t emu_operations(void)
 {
     return operations;
@@ -240,7 +313,7 @@ uint32_t emu_violations(void)
     return violations;
 }
 
-/* 0 save, 1 load, 2 delete, 3 default. Returns the status, or -1 when the power was cut at operation `cut`. */
+/* 0 save, 1 load, 2 delete, 3 default, 4 keep the samples, 5 restore them. Returns the status, or -1 when the power was cut at operation `cut`. */
 int emu_run(uint32_t what, const char *name, uint32_t cut, uint32_t how, uint32_t seed)
 {
     operations = 0;
@@ -257,6 +330,10 @@ int emu_run(uint32_t what, const char *name, uint32_t cut, uint32_t how, uint32_
         return (int)lmcu_slot_load(name);
     case 2:
         return (int)lmcu_slot_delete(name);
+    case 4:
+        return (int)lmcu_store_save();
+    case 5:
+        return (int)lmcu_store_restore();
     default:
         return (int)lmcu_slot_set_default(name);
     }

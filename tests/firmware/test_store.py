@@ -24,15 +24,16 @@ HERE = Path(__file__).resolve().parent
 RUNTIME = resources.path("firmware") / "runtime"
 SMALL, REAL = 10, 2008  # parameters; the demo's adapter has 2008
 ENDINGS = ("untouched", "ecc", "some bits", "seems blank", "done")
-SAVE, LOAD, DELETE, DEFAULT = range(4)
+SAVE, LOAD, DELETE, DEFAULT, KEEP, RESTORE = range(6)
 NEVER = 0xFFFFFFFF
-State = tuple[dict[str, int], str]
+State = tuple[dict[str, int], str, int]  # slots, default, samples
 Step = tuple[int, str, int]  # what, name, value
 # fills the half several times over: appends and compactions of every kind of change
 STEPS: list[Step] = [
     (SAVE, "a", 1), (SAVE, "b", 2), (DEFAULT, "a", 0), (SAVE, "a", 3), (SAVE, "b", 4), (DELETE, "b", 0),
     (DEFAULT, "", 0), (SAVE, "c", 5), (DEFAULT, "c", 0), (SAVE, "a", 6), (SAVE, "b", 7), (DELETE, "c", 0),
-    (SAVE, "b", 8),
+    (SAVE, "b", 8), (KEEP, "", 21), (SAVE, "a", 9), (KEEP, "", 22), (DEFAULT, "a", 0), (KEEP, "", 0), (SAVE, "b", 10),
+    (KEEP, "", 23), (DELETE, "a", 0), (KEEP, "", 24), (KEEP, "", 25), (SAVE, "b", 11),
 ]  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class Store:
 
     def __init__(self, library: ctypes.CDLL, unit: int, half: int) -> None:
         self.c, self.unit, self.half = library, unit, half
+        library.emu_samples_value.restype = ctypes.c_uint32
         library.emu_value.restype = library.emu_erases.restype = library.emu_violations.restype = ctypes.c_uint32
         library.lmcu_slot_at.restype = ctypes.c_bool
         library.emu_new(unit, half)
@@ -55,6 +57,8 @@ class Store:
         what, name, value = step
         if what == SAVE:
             self.c.emu_factors(value)
+        if what == KEEP:
+            self.c.emu_samples(value)
         return int(self.c.emu_run(what, name16(name), cut, ending, cut + 7919 * ending + 1))
 
     def must(self, step: Step) -> None:
@@ -83,20 +87,24 @@ class Store:
         assert self.c.emu_violations() == 0
         default = ctypes.create_string_buffer(16)
         self.c.lmcu_slot_default(default)
-        return slots, default.raw.rstrip(b"\0").decode()
+        self.c.emu_forget_samples()
+        assert self.run((RESTORE, "", 0)) in (Status.OK, Status.NOT_FOUND)
+        return slots, default.raw.rstrip(b"\0").decode(), int(self.c.emu_samples_value())
 
 
 def after(state: State, step: Step) -> State:
     what, name, value = step
-    slots, default = dict(state[0]), state[1]
+    slots, default, samples = dict(state[0]), state[1], state[2]
     if what == SAVE:
         slots[name] = value
     elif what == DELETE:
         del slots[name]
         default = "" if default == name else default
+    elif what == KEEP:
+        samples = value
     else:
         default = name
-    return slots, default
+    return slots, default, samples
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +115,10 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Store]:
     @cache
     def compiled(parameters: int) -> bytes:
         target = folder / f"{parameters}.so"
-        sources = [HERE / "flash_emulator.c", *(RUNTIME / f"{name}.c" for name in ("store", "crc32", "mem", "moments"))]
+        sources = [
+            HERE / "flash_emulator.c",
+            *(RUNTIME / f"{name}.c" for name in ("store", "samples", "crc32", "mem", "moments")),
+        ]
         flags = [
             "-std=gnu99",
             "-O2",
@@ -136,7 +147,7 @@ def small(make: Callable[..., Store], unit: int) -> Store:
 
 
 def prepare(store: Store, step: int) -> State:
-    state: State = ({}, "")
+    state: State = ({}, "", 0)
     for done in STEPS[:step]:
         store.must(done)
         state = after(state, done)
@@ -181,7 +192,9 @@ def test_every_cut_leaves_old_or_new(make: Callable[..., Store], unit: int, step
 
 
 @pytest.mark.parametrize(
-    ("unit", "step"), [(4, 3), (8, 3), (8, 9), (32, 0), (32, 3), (32, 5), (32, 8), (32, 9), (32, 12)],
+    ("unit", "step"),
+    [(4, 3), (8, 3), (8, 9), (32, 0), (32, 3), (32, 5), (32, 8), (32, 9), (32, 12),
+     (8, 15), (32, 13), (32, 17), (32, 22)],
     ids=lambda n: str(n),
 )  # fmt: skip
 def test_a_cut_in_what_follows_a_cut(make: Callable[..., Store], unit: int, step: int) -> None:
@@ -208,7 +221,7 @@ def test_a_cut_in_what_follows_a_cut(make: Callable[..., Store], unit: int, step
 def test_the_demos_adapter_in_sectors_of_16_kb(make: Callable[..., Store], unit: int) -> None:
     """The size of the demo's adapter, STM32F4's small sectors: an append and a compaction cut at every operation."""
     store = make(REAL, unit, 16384)
-    state: State = ({}, "")
+    state: State = ({}, "", 0)
     kinds = set()
     for value, name in enumerate(["a", "b", "a", "b", "a"], 1):
         step: Step = (SAVE, name, value)
@@ -231,9 +244,9 @@ def test_the_demos_adapter_in_sectors_of_16_kb(make: Callable[..., Store], unit:
 
 def test_slots_come_and_go_and_erases_are_few(make: Callable[..., Store]) -> None:
     store = small(make, 8)
-    prepare(store, len(STEPS))
+    prepare(store, STEPS.index((KEEP, "", 21)))
     store.must((SAVE, "b", 9))
-    state: State = ({"a": 6, "b": 9}, "")
+    state: State = ({"a": 6, "b": 9}, "", 0)
     assert store.state() == state
     erases = int(store.c.emu_erases())
     for n in range(60):
@@ -269,7 +282,7 @@ def test_as_many_fit_as_it_says(make: Callable[..., Store], unit: int) -> None:
         assert store.state() == full
     store.must((DELETE, "user1", 0))
     store.must((SAVE, "more", 50))
-    assert store.state() == ({"user0": 7, "user2": 3, "more": 50}, "")
+    assert store.state() == ({"user0": 7, "user2": 3, "more": 50}, "", 0)
 
 
 def test_refusals_change_nothing(make: Callable[..., Store]) -> None:
@@ -288,11 +301,16 @@ def test_refusals_change_nothing(make: Callable[..., Store]) -> None:
         assert store.run((LOAD, "a", 0)) == status and store.c.emu_value() == 9
         assert store.names() == ["a"]
     store.c.emu_identity(1, 2)
-    assert store.state() == ({"a": 5}, "")
+    store.must((KEEP, "", 31))
+    store.c.emu_identity(7, 2)
+    store.c.emu_forget_samples()
+    assert store.run((RESTORE, "", 0)) == Status.WRONG_MODEL and store.c.emu_samples_value() == 0
+    store.c.emu_identity(1, 2)
+    assert store.state() == ({"a": 5}, "", 31)
 
 
 def test_without_flash_it_is_unsupported(make: Callable[..., Store]) -> None:
     store = make(SMALL, 4, 0)
-    for what in range(4):
+    for what in range(6):
         assert store.run((what, "a", 1)) == Status.UNSUPPORTED
     assert store.names() == [] and store.c.lmcu_slot_capacity() == 0

@@ -126,6 +126,11 @@ static void check_state(void)
         require((lmcu_model.factors[i] & 0x7C00u) != 0x7C00u, "a factor is not finite");
     }
     require(lmcu_context.stored <= lmcu_model.store_capacity, "more stored than fits");
+    for (uint32_t i = 0; lmcu_model.loss == LMCU_LOSS_CROSS_ENTROPY && i < lmcu_context.stored; ++i) {
+        const uint8_t *record = lmcu_model.store + i * lmcu_model.record_bytes;
+        const uint32_t tag = lmcu_get_u32(record + (lmcu_model.parts[0].bytes + 3) / 4 * 4);
+        require((tag & 0xffffff) < lmcu_class_count(), "a stored label is none");
+    }
     require(lmcu_context.settings.batch_size >= 1 && lmcu_context.settings.lr > 0, "settings out of range");
     require(link->staged <= lmcu_model.input_bytes, "more staged than the input holds");
     require(link->target_staged <= 4 * lmcu_model.logit_count, "more staged than the target holds");

@@ -73,7 +73,7 @@ static uint32_t sensible(uint32_t type, uint8_t *p)
     case LMCU_MSG_SLOT_DEFAULT:
         p[0] = (uint8_t)('a' + below(3));
         return 16;
-    default:
+    default: /* also STORE_SAVE */
         return 0;
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Slots that somebody else has written: the flash of a store in use with words changed, checksums of headers and factors made
- * right again or not, booted and used. hostile_flash ROUNDS; prints how many loads were served and how many refused. */
+ * right again or not, booted and used; samples likewise. hostile_flash ROUNDS; prints how many loads were served and how many
+ * refused, and how many boots gave samples. */
 #include "fuzz_checks.h"
 #include "fuzz_random.h"
 
@@ -52,7 +53,8 @@ static bool ask(uint32_t type, uint8_t name)
 {
     static uint8_t line[LINE];
     uint8_t payload[16] = {name};
-    const uint32_t size = type == LMCU_MSG_SLOT_LIST || type == LMCU_MSG_HELLO ? 4 : 16;
+    const uint32_t words = type == LMCU_MSG_SLOT_LIST || type == LMCU_MSG_HELLO ? 4 : 16;
+    const uint32_t size = type == LMCU_MSG_STORE_SAVE ? 0 : words;
     const uint32_t count = line_of(line, LINE, LMCU_PROTOCOL_VERSION, type, lmcu_link.state.expected, payload, size);
     feed_and_check(line, count, 4);
     return before.ok[type];
@@ -62,7 +64,7 @@ int main(int argc, char **argv)
 {
     static uint8_t good[2][FLASH];
     const uint32_t rounds = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1000;
-    uint32_t loaded = 0, turned_down = 0;
+    uint32_t loaded = 0, turned_down = 0, restored = 0;
     state = 7;
     memset(fake_flash(0), 0xff, FLASH);
     memset(fake_flash(1), 0xff, FLASH);
@@ -72,6 +74,12 @@ int main(int argc, char **argv)
         require(ask(LMCU_MSG_SLOT_SAVE, (uint8_t)('a' + i)), "a slot cannot be saved");
     }
     require(ask(LMCU_MSG_SLOT_DEFAULT, 'b'), "a slot cannot be chosen");
+    for (uint32_t i = 0; i < 2; ++i) {
+        const lmcu_label_t label = {i};
+        lmcu_model.input[0] = (uint8_t)i;
+        require(lmcu_store_sample(label) == LMCU_OK, "a sample cannot be stored");
+    }
+    require(ask(LMCU_MSG_STORE_SAVE, 0), "samples cannot be saved");
     for (uint32_t half = 0; half < 2; ++half) {
         memcpy(good[half], fake_flash(half), FLASH);
     }
@@ -87,6 +95,7 @@ int main(int argc, char **argv)
         }
         fake_boot();
         check_state(); /* of what was loaded at boot */
+        restored += lmcu_context.stored != 0;
         require(ask(LMCU_MSG_HELLO, 1), "the device does not boot");
         ask(LMCU_MSG_SLOT_LIST, (uint8_t)below(3));
         for (uint8_t i = 0; i < 3; ++i) {
@@ -95,8 +104,9 @@ int main(int argc, char **argv)
         if (below(4) == 0) { /* a save, and the compaction that it may need */
             (void)ask(LMCU_MSG_SLOT_SAVE, (uint8_t)('a' + below(5)));
             (void)ask(LMCU_MSG_SLOT_DELETE, 'c');
+            (void)ask(LMCU_MSG_STORE_SAVE, 0);
         }
     }
-    printf("loaded %u refused %u\n", loaded, turned_down);
+    printf("loaded %u refused %u restored %u\n", loaded, turned_down, restored);
     return 0;
 }

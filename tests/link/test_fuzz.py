@@ -70,8 +70,8 @@ def test_slots_that_somebody_else_has_written(tmp_path: Path) -> None:
     program = fuzz_run.build_hostile_flash(Model(window=8), tmp_path)
     run = subprocess.run([str(program), "20000"], capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stdout + run.stderr
-    _, loaded, _, refused = run.stdout.split()
-    assert int(loaded) > 2000 and int(refused) > 2000
+    _, loaded, _, refused, _, restored = run.stdout.split()
+    assert int(loaded) > 2000 and int(refused) > 2000 and 2000 < int(restored) < 18000
 
 
 def spoiled(
@@ -101,11 +101,18 @@ def test_the_sweep_sees_a_change_by_a_refused_request(tmp_path: Path) -> None:
     assert run.returncode != 0 and "a refused request has changed the device" in run.stdout
 
 
-def test_a_slot_that_is_not_checked_is_found(tmp_path: Path) -> None:
-    right, wrong = "if (!lmcu_half_is_finite(half)) {", "if (half == 0x7C01u) {"
-    program = spoiled(fuzz_run.build_hostile_flash, SMALL, tmp_path, "train.c", right, wrong)
-    run = subprocess.run([str(program), "20000"], capture_output=True, text=True, timeout=280)
-    assert run.returncode != 0 and "a factor is not finite" in run.stdout
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "said"),
+    [
+        ("train.c", "if (!lmcu_half_is_finite(half)) {", "if (half == 0x7C01u) {", "a factor is not finite"),
+        ("samples.c", "fine = is_record(i);", "fine = is_record(i) || true;", "a stored label is none"),
+    ],
+    ids=["a factor", "a label"],
+)
+def test_a_slot_that_is_not_checked_is_found(tmp_path: Path, file: str, right: str, wrong: str, said: str) -> None:
+    program = spoiled(fuzz_run.build_hostile_flash, SMALL, tmp_path, file, right, wrong)
+    run = subprocess.run([str(program), "40000"], capture_output=True, text=True, timeout=280)
+    assert run.returncode != 0 and said in run.stdout
 
 
 @pytest.mark.parametrize(

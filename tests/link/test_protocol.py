@@ -287,6 +287,7 @@ RIGHT_LENGTHS = {
     Message.ADAPTER_READ: {6}, Message.ADAPTER_BEGIN: {68}, Message.ADAPTER_COMMIT: {4}, Message.ADAPTER_RESET: {0},
     Message.SAMPLE_DATA: set(range(5, 1025)), Message.ADAPTER_DATA: set(range(5, 1025)),
     Message.BAUD: {4}, Message.STORE_POLICY: {0, 12}, Message.STATE_RESET: {0},
+    Message.STORE_SAVE: {0},
 }  # fmt: skip
 LENGTHS = [*range(80), 255, 256, 1023, 1024]
 
