@@ -30,7 +30,8 @@ def inspect(
     if ir:
         say(graph.dump().rstrip("\n"))
         return
-    described = _describe(graph) | {"boards": _on_boards(model, model_output)}
+    with working(f"planning {model.name}"):
+        described = _describe(graph) | {"boards": _on_boards(model, model_output)}
     if json_:
         emit(described)
     else:
@@ -269,12 +270,18 @@ def report(
     """Write what is known about a project as one HTML page that stands alone, or its SRAM over time as a PNG."""
     import lora_mcu
     from lora_mcu import report_html
+    from lora_mcu.errors import ProjectError
 
     refuse_existing(output, force)
     loaded = lora_mcu.load_project(project)
-    if output.suffix.lower() == ".png":
-        content = report_html.memory_picture(loaded.report)
-    else:
-        content = report_html.project_page(loaded).encode()
+    try:
+        if output.suffix.lower() == ".png":
+            content = report_html.memory_picture(loaded.report)
+        else:
+            content = report_html.project_page(loaded).encode()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ProjectError(
+            f"{project}/lora_mcu.json is damaged or another version's: compile the model again with --force"
+        ) from None
     write_whole(output, content, force)
     say(f"wrote {output}")

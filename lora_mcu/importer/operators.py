@@ -38,7 +38,8 @@ def _conv(raw: RawModel, op: RawOp) -> Op:
     x, w = raw.tensors[ids[0]].shape, raw.tensors[ids[1]]
     dilation = (op.options.DilationHFactor(), op.options.DilationWFactor())
     win = window(raw, op, (w.shape[1], w.shape[2]), dilation)
-    if w.data is not None and w.shape[3] == 1 < x[3] and w.shape[0] % x[3] == 0:
+    by_output = len(w.scale) == 1 or w.axis == 0
+    if w.data is not None and by_output and w.shape[3] == 1 < x[3] and w.shape[0] % x[3] == 0:
         raw.tensors.append(replace(w, shape=(1, *w.shape[1:3], w.shape[0]), axis=3, data=w.data.transpose(3, 1, 2, 0)))
         ids[1] = len(raw.tensors) - 1  # a group a channel: what converters make of depthwise layers of other frameworks
         return Depthwise(op.index, ids, op.outputs, activation(raw, op), win, w.shape[0] // x[3])

@@ -31,7 +31,7 @@ from lora_mcu.ir import (
     Unpack,
 )
 from lora_mcu.ir.resize import ONE, Neighbours
-from lora_mcu.ir.shape import MAX_INDEX
+from lora_mcu.ir.shape import MAX_INDEX, MAX_NEIGHBOUR
 
 Table = tuple[int, ...] | None  # None: the whole dimension
 
@@ -189,8 +189,9 @@ def _resize(raw: RawModel, op: RawOp) -> Op:
     x, y = raw.tensors[op.inputs[0]], raw.tensors[op.outputs[0]]
     if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[0] != 1:
         raise refuse(raw, op, f"shapes {list(x.shape)} -> {list(y.shape)} are not [1, H, W, C]")
-    if max(*x.shape[1:3], *y.shape[1:3]) > MAX_INDEX:
-        raise refuse(raw, op, f"more than {MAX_INDEX} rows or columns")
+    limit = MAX_INDEX if op.kind == "RESIZE_NEAREST_NEIGHBOR" else MAX_NEIGHBOUR
+    if max(*x.shape[1:3], *y.shape[1:3]) > limit:
+        raise refuse(raw, op, f"more than {limit} rows or columns")
     corners, half = bool(op.options.AlignCorners()), bool(op.options.HalfPixelCenters())
     if op.kind == "RESIZE_BILINEAR":
         down, right = (_between(x.shape[i], y.shape[i], corners, half) for i in (1, 2))

@@ -18,6 +18,7 @@ from lora_mcu.ir.ops import Op
 MAX_DIMS = 5  # of lmcu_copy_t
 TAKE_DIMS = 4  # of lmcu_take_t
 MAX_INDEX = 65536  # its tables are uint16
+MAX_NEIGHBOUR = 32767  # likewise int16
 
 
 @dataclass(frozen=True)

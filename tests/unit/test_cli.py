@@ -240,6 +240,20 @@ def test_report_as_png_is_the_memory_picture(run: Run, shared: Path, tmp_path: P
     assert (tmp_path / "memory.png").read_bytes() == content
 
 
+@pytest.mark.parametrize("change", ["a field is gone", "a field is no number"])
+def test_a_report_of_another_version_is_one_line(run: Run, shared: Path, tmp_path: Path, change: str) -> None:
+    shutil.copytree(shared / "mine", tmp_path / "other")
+    record = json.loads((tmp_path / "other" / "lora_mcu.json").read_text())
+    if change == "a field is gone":
+        del record["report"]["arena_lower_bound"]
+    else:
+        record["report"]["sram"] = None
+    (tmp_path / "other" / "lora_mcu.json").write_text(json.dumps(record))
+    for name in ("r.html",) if change == "a field is gone" else ("r.html", "r.png"):
+        assert_refused(run("report", tmp_path / "other", "-o", name), "lora_mcu.json", "another version's", "--force")
+        assert not (tmp_path / name).exists()
+
+
 def test_doctor_says_how_to_get_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = run("doctor")

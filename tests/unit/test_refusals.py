@@ -124,6 +124,22 @@ def test_a_resize_that_leaves_its_input_is_refused() -> None:
     assert "rounded scale leaves the input" in refusal(b, x, y)
 
 
+def test_a_resize_of_more_rows_than_its_tables_hold_names_the_limit() -> None:
+    b = Builder()
+    x, y = b.tensor((1, 2, 1, 1), scale=0.5), b.tensor((1, 40000, 1, 1), scale=0.5)
+    b.op("RESIZE_BILINEAR", [x, b.tensor((2,), "int32", data=(40000, 1))], [y], "ResizeBilinearOptions")
+    assert "more than 32767 rows or columns" in refusal(b, x, y)
+
+
+def test_a_group_a_channel_needs_its_scales_by_output() -> None:
+    """Scales along another dimension cannot follow the weights into a depthwise convolution."""
+    b = Builder()
+    x, y = b.tensor((1, 8, 8, 3), scale=0.5), b.tensor((1, 8, 8, 3), scale=0.5)
+    w = b.tensor((3, 3, 3, 1), data=np.ones((3, 3, 3, 1), np.int8), scale=np.full(3, 0.1, np.float32), axis=1)
+    b.op("CONV_2D", [x, w, -1], [y], "Conv2DOptions", strideH=1, strideW=1)
+    assert "operator 0 CONV_2D" in refusal(b, x, y)
+
+
 def test_a_batch_of_several_is_refused() -> None:
     b = Builder()
     x, y = b.tensor((8, 4, 4, 1), scale=0.5), b.tensor((8, 2, 2, 1), scale=0.5)
