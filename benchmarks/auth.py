@@ -14,7 +14,7 @@ from typing import Any
 
 from lora_mcu import resources
 from lora_mcu.link.auth import TAG_BYTES
-from lora_mcu.program import runtime_config
+from lora_mcu.sram import runtime_config
 
 RUNTIME = resources.path("firmware") / "runtime"
 _GCC = ("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")

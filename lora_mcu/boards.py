@@ -18,7 +18,8 @@ from lora_mcu.errors import BoardError
 CORES = ("cortex-m4f", "cortex-m7f", "cortex-m55", "rv32imc", "xtensa-lx6", "xtensa-lx7", "host")
 FEATURES = ("dsp", "fpu", "mve")
 FAMILIES = ("esp32c3", "library", "mps2", "native", "stm32f4", "stm32f7", "stm32h7", "stm32l4")
-MEMORY_KINDS = ("sram", "flash", "ccm")
+MEMORY_KINDS = ("sram", "flash")
+WEIGHTS = ("flash", "sram")
 UPLOADS = ("dfu", "stlink", "esptool", "none")
 EMULATORS = ("qemu", "unicorn", "renode", "native")
 _PERIPHERALS = {
@@ -109,17 +110,23 @@ class Board:
     bypass: bool
     serial: Serial
     memory: tuple[Memory, ...]
+    weights: str  # where adapted layers' weights lie unless the user says: flash, or sram where they fit
     adapter_region: AdapterRegion | None
     platformio: PlatformIO
 
     def region(self, kind: str) -> Memory:
-        """Return the region of that kind that the firmware uses; each board has one "sram" and one "flash"."""
+        """The first region of that kind that the firmware uses; the first "sram" holds the stack and the line."""
         return next(region for region in self.memory if region.kind == kind and region.use)
+
+    @property
+    def sram(self) -> tuple[Memory, ...]:
+        """The SRAM regions that a plan may use, in the file's order."""
+        return tuple(region for region in self.memory if region.kind == "sram" and region.use)
 
     @property
     def sram_bytes(self) -> int:
         """Bytes of SRAM that a plan may use."""
-        return self.region("sram").size
+        return sum(region.size for region in self.sram)
 
     @property
     def flash_bytes(self) -> int:
@@ -165,16 +172,23 @@ class Board:
         """The same part when lora_mcu is a library there; the program around it keeps ``PROGRAM_BYTES`` of the SRAM."""
         if self.is_library:
             return self
-        part = replace(self, family="library", upload="none", emulators=(), adapter_region=None)
-        return part.limited(self.sram_bytes - PROGRAM_BYTES)
+        part = replace(self, family="library", upload="none", emulators=(), adapter_region=None, weights="flash")
+        return part.limited(self.region("sram").size - PROGRAM_BYTES)
 
     def limited(self, sram_bytes: int) -> Board:
-        """The same board when a plan may use that much of its SRAM. Raises BoardError when it has less."""
+        """The same board when a plan may use that much of its SRAM, the first regions first.
+
+        Raises BoardError when it has less.
+        """
         if not 0 < sram_bytes <= self.sram_bytes:
             raise BoardError(f"{self.identity} has {self.sram_bytes} bytes of SRAM to use, not {sram_bytes}")
-        region = self.region("sram")
-        smaller = replace(region, size=sram_bytes // 8 * 8)
-        return replace(self, memory=tuple(smaller if other is region else other for other in self.memory))
+        memory, left = [], sram_bytes // 8 * 8
+        for region in self.memory:
+            if region in self.sram:
+                region = replace(region, size=min(region.size, left), use=left > 0)
+                left -= region.size
+            memory.append(region)
+        return replace(self, memory=tuple(memory))
 
     @property
     def port_symbols(self) -> tuple[str, ...]:
@@ -302,9 +316,11 @@ def _platformio(table: _Table) -> PlatformIO:
 
 
 def _used_regions(table: _Table, memory: tuple[Memory, ...]) -> None:
-    for kind in ("sram", "flash"):
-        if sum(1 for region in memory if region.kind == kind and region.use) != 1:
-            raise table.fail("memory", f"a list with exactly one region of kind {kind} and use = true")
+    used = [region.kind for region in memory if region.use]
+    if used.count("flash") != 1:
+        raise table.fail("memory", "a list with exactly one region of kind flash and use = true")
+    if "sram" not in used:
+        raise table.fail("memory", "a list with a region of kind sram and use = true")
 
 
 def parse(text: str, file: str) -> Board:
@@ -315,7 +331,7 @@ def parse(text: str, file: str) -> Board:
         raise BoardError(f"{file}: not TOML: {error}") from None
     table.only(
         *("identity", "description", "mcu", "core", "features", "pointer_bytes", "family", "upload", "emulators"),
-        *("clock", "serial", "memory", "adapter_region", "platformio"),
+        *("clock", "serial", "memory", "weights", "adapter_region", "platformio"),
     )
     family = table.text("family", FAMILIES)
     clock = table.table("clock")
@@ -338,6 +354,7 @@ def parse(text: str, file: str) -> Board:
         bypass=clock.flag("bypass") if clock.has("bypass") else False,
         serial=_serial(table.table("serial"), family),
         memory=memory,
+        weights=table.text("weights", WEIGHTS) if table.has("weights") else "flash",
         adapter_region=_adapter_region(table.table("adapter_region"), flash) if table.has("adapter_region") else None,
         platformio=_platformio(table.table("platformio")),
     )

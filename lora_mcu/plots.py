@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lora_mcu.report import STORE_SYMBOLS as STORE_SYMBOLS
+from lora_mcu.sram import STORE_SYMBOLS as STORE_SYMBOLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

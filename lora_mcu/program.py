@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_mcu import boards, resources
+from lora_mcu import boards
 from lora_mcu.boards import Board
 from lora_mcu.codegen import model_c
 from lora_mcu.codegen.model_c import MemorySymbol
@@ -23,8 +23,8 @@ from lora_mcu.errors import BoardError, ModelError
 from lora_mcu.importer import load
 from lora_mcu.info import LayerInfo, ModelInfo, TensorInfo
 from lora_mcu.ir import Embedding, Graph
-from lora_mcu.link.auth import KEY_BYTES, TAG_BYTES
-from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, residents, ring, stripes, tail
+from lora_mcu.link.auth import KEY_BYTES
+from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, residents, stripes, tail
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
@@ -33,6 +33,7 @@ from lora_mcu.passes.residents import Residents
 from lora_mcu.passes.tail import Split
 from lora_mcu.random_bits import initial_a
 from lora_mcu.report import Report
+from lora_mcu.sram import allocate
 
 if TYPE_CHECKING:
     from lora_mcu.twin import Twin
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 NUMERICS = ("f32",)
 FORMS = ("project", "library")
 UNLIMITED = 1 << 62
-MAX_STORE = 65535  # the order of an epoch is kept as uint16
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ class Program:
 
         # the image may have all of the board's SRAM: what a limited plan leaves is for code of one's own
         whole = boards.load(self.board.identity)
-        files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key)
+        arrays = {region.name: [s.name for s in self.memory if s.region == region.name] for region in whole.sram}
+        files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key, arrays)
         header = next(name for name in files if name.endswith("/lmcu_config.h"))
         files[header] = _configured(files[header], self.ring_bytes, self.key is not None, bool(self.residents.layers))
         files["src/model.c"] = model_c.render(
@@ -140,7 +141,7 @@ def compile(
     rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
     cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
     depth_first: bool = True, key: bytes | None = None, max_step_macs: int | None = None,
-    weights: str = "flash",
+    weights: str | None = None,
 ) -> Program:  # fmt: skip
     """Compile an int8 .tflite model for a board.
 
@@ -153,7 +154,8 @@ def compile(
     input) | on | off; the adapter's bytes are the same. ``form`` is project (a firmware) or library (a part of a
     program); ``sram`` is the most that the plan may use, in bytes (None: all that the board has). ``key`` (32 bytes)
     makes a device that serves only hosts with the same key (docs/security.md). ``weights`` sram keeps the adapted
-    layers' weights in SRAM, where the device can merge the adapter into them (docs/data.md); flash does not.
+    layers' weights in SRAM, where the device can merge the adapter into them (docs/data.md); flash does not; None is
+    the board's own way, and flash where the SRAM is too small.
 
     Memory: without ``momentum`` its buffer of 4 bytes a parameter is left out; ``max_batch`` 1 (0: any batch size) lets
     the gradients share memory with the forward pass; ``depth_first`` allows frozen operators to run row by row, which
@@ -167,16 +169,16 @@ def compile(
         raise ModelError(f"max_batch {max_batch} is neither 0 (any batch size) nor 1")
     if key is not None and len(key) != KEY_BYTES:
         raise ModelError(f"the key has {len(key)} bytes instead of {KEY_BYTES}")
-    if weights not in residents.WEIGHTS:
-        raise ModelError(f"weights {weights!r} is unknown; there are {' and '.join(residents.WEIGHTS)}")
-    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first, weights, key)
+    if weights not in (None, *boards.WEIGHTS):
+        raise ModelError(f"weights {weights!r} is unknown; there are {' and '.join(boards.WEIGHTS)}")
+    options = _Options(numerics, seed, cache, momentum, max_batch, depth_first, weights or "flash", key)
     target = _target(board, form, sram)
     graph = normalize.normalize(load(model, output))
     split = tail.split(graph, loss)
     names = adapters.select(graph, list(split.forward), adapt)
     known: stripes.Schedules = {}
 
-    def build(names: Sequence[str], rank: int, place: bool = True) -> Program:
+    def build(names: Sequence[str], rank: int, place: bool = True, options: _Options = options) -> Program:
         scale = 2.0 * rank if alpha is None else alpha
         adaptation = adapters.layout(graph, list(names), rank, scale, rslora)
         backward = gradient.differentiate(graph, split, adaptation)
@@ -187,7 +189,22 @@ def compile(
     else:
         program = build(names, auto.RANK if rank is None else rank)
     _check_fits(program, adapt, max_step_macs)
+    if weights is None and target.weights == "sram" and program.adaptation.layers:
+        program = _residing(program, functools.partial(build, options=replace(options, weights="sram")))
     return program
+
+
+def _residing(program: Program, build: Callable[..., Program]) -> Program:
+    """The same layers with their weights in SRAM, if they fit there."""
+    names = [x.name for x in program.adaptation.layers]
+    moved, limit = build(names, program.adaptation.rank), program.board.sram_bytes
+    nbytes, note = moved.residents.nbytes, f"{program.note}; " if program.note else ""
+    if moved.need.sram <= limit:
+        return replace(moved, note=f"{note}the weights of adapted layers lie in SRAM, {nbytes:,} bytes")
+    short = moved.need.sram - limit
+    return replace(
+        program, note=f"{note}all weights lie in flash: for those of adapted layers {short:,} bytes are missing"
+    )
 
 
 def _choose(
@@ -235,7 +252,14 @@ def _target(board: str, form: str, sram: int | None) -> Board:
 
 def _check_fits(program: Program, adapt: str, max_step_macs: int | None) -> None:
     report, board = program.report(), program.board
-    over = report.sram_bytes - board.sram_bytes
+    over = program.need.sram - board.sram_bytes
+    if over > 0 and report.sram_bytes <= board.sram_bytes:
+        largest = max(program.memory, key=lambda symbol: symbol.nbytes)
+        raise BoardError(
+            f"{program.info.name} needs {report.sram_bytes} bytes of SRAM, {largest.nbytes} of them in one piece "
+            f"({largest.name}), and the regions of {board.identity} are too small for that by about {over} bytes; "
+            "adapt fewer layers, or choose a board with more SRAM in one region"
+        )
     if over > 0:
         layers = len(program.adaptation.layers)
         hint = (
@@ -282,70 +306,13 @@ def _program(
     )  # fmt: skip
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     resident = residents.place(graph, adaptation) if options.weights == "sram" else Residents()
-    fixed = _fixed_memory(plan, adaptation, info, resident)
-    stores = adaptation.layers and not info.streaming  # sequences of frames are streamed
-    used = sum(s.nbytes for s in fixed) + sum(auth_memory(options.key).values())
-    line = (
-        _ring_bytes(board, info, used, tag_bytes(options.key))
-        if adaptation.layers
-        else runtime_config()["RX_RING_BYTES"]
-    )
-    capacity = _store_capacity(board, info, used, line) if stores else 0
-    info = replace(info, store_capacity=capacity)
-    macs = sum(c.macs_forward + c.macs_backward for c in costs)
-    need = auto.Need(used + sum(runtime_memory(board, line).values()), macs)
+    sram = allocate(board, plan, adaptation, info, resident, options.key)
+    info = replace(info, store_capacity=sram.store_capacity)
+    need = auto.Need(sram.need, sum(c.macs_forward + c.macs_backward for c in costs))
     return Program(
-        graph, board, split, adaptation, backward, plan, at, info, fixed + _store_memory(info), options.seed, line,
+        graph, board, split, adaptation, backward, plan, at, info, sram.symbols, options.seed, sram.ring_bytes,
         need, resident, key=options.key,
     )  # fmt: skip
-
-
-def _fixed_memory(
-    plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo, resident: Residents
-) -> list[MemorySymbol]:  # fmt: skip
-    def symbol(name: str, ctype: str, size: int, count: int) -> MemorySymbol:
-        padded = memory.align(size * count)
-        return MemorySymbol(name, ctype, padded // size, padded)
-
-    symbols = [symbol("lmcu_arena", "uint8_t", 1, plan.arena_bytes)]
-    if plan.state_bytes:
-        symbols.append(symbol("lmcu_state", "uint8_t", 1, plan.state_bytes))
-    if adaptation.layers:
-        n = adaptation.parameters
-        symbols.append(symbol("lmcu_factors", "uint16_t", 2, n))
-        if not plan.gradients_in_arena:
-            symbols.append(symbol("lmcu_gradients", "float", 4, n))
-        if info.momentum:
-            symbols.append(symbol("lmcu_momentum", "float", 4, n))
-    if resident.layers:
-        symbols.append(symbol("lmcu_weights", "uint8_t", 1, resident.nbytes))
-    if info.loss == "mse":
-        symbols.append(symbol("lmcu_target", "float", 4, info.logit_count))
-    return symbols
-
-
-def _store_memory(info: ModelInfo) -> list[MemorySymbol]:
-    if not info.store_capacity:
-        return []
-    store, order = memory.align(info.store_capacity * info.record_bytes), memory.align(2 * info.store_capacity)
-    symbols = [MemorySymbol("lmcu_store", "uint8_t", store, store),
-               MemorySymbol("lmcu_order", "uint16_t", order // 2, order)]  # fmt: skip
-    if seen := _class_seen(info):
-        symbols.append(MemorySymbol("lmcu_class_seen", "uint32_t", seen // 4, seen))
-    return symbols
-
-
-def _class_seen(info: ModelInfo) -> int:
-    """Bytes of one counter a class."""
-    return memory.align(4 * info.classes) if info.loss == "cross_entropy" else 0
-
-
-def _ring_bytes(board: Board, info: ModelInfo, used: int, tag: int) -> int:
-    """The receive ring's size; its smallest where a larger one would take SRAM that the model needs."""
-    config = runtime_config()
-    smallest = config["RX_RING_BYTES"]
-    wanted = ring.ring_bytes(info, config["MAX_PAYLOAD"], smallest, board.sram_bytes, tag)
-    return wanted if used + sum(runtime_memory(board, wanted).values()) <= board.sram_bytes else smallest
 
 
 def _configured(header: bytes, ring_size: int, keyed: bool, resident: bool) -> bytes:
@@ -353,40 +320,6 @@ def _configured(header: bytes, ring_size: int, keyed: bool, resident: bool) -> b
     header = re.sub(rb"(#define LMCU_SRAM_WEIGHTS) \d+", rb"\1 %d" % resident, header)
     header = re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % ring_size, header)
     return re.sub(rb"(#define LMCU_KEYED) \d+", rb"\1 %d" % keyed, header)
-
-
-def _store_capacity(board: Board, info: ModelInfo, used: int, line: int) -> int:
-    """Samples that fit into the SRAM that everything else leaves."""
-    free = board.sram_bytes - used - sum(runtime_memory(board, line).values()) - _class_seen(info)
-    capacity = max(0, min(MAX_STORE, free // (info.record_bytes + 2)))
-    while capacity and memory.align(capacity * info.record_bytes) + memory.align(2 * capacity) > free:
-        capacity -= 1
-    return capacity
-
-
-@functools.cache
-def runtime_config() -> dict[str, int]:
-    """The numbers of firmware/runtime/lmcu_config.h."""
-    text = (resources.path("firmware") / "runtime" / "lmcu_config.h").read_text(encoding="utf-8")
-    return {name: int(value) for name, value in re.findall(r"^#define LMCU_(\w+) (\d+)", text, re.M)}
-
-
-def runtime_memory(board: Board, ring_size: int) -> dict[str, int]:
-    """SRAM of the runtime's and the port's own objects by symbol, bytes."""
-    config = runtime_config() | {"RX_RING_BYTES": ring_size}
-    sizes = {"lmcu_context": config["CONTEXT_BYTES"], "lmcu_link": config["LINK_BYTES"]}
-    ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES"}
-    return sizes | {name: config[ports[name]] for name in board.port_symbols}
-
-
-def auth_memory(key: bytes | None) -> dict[str, int]:
-    """SRAM of a device that asks for a key, by symbol, bytes."""
-    return {} if key is None else {"lmcu_auth": runtime_config()["AUTH_BYTES"]}
-
-
-def tag_bytes(key: bytes | None) -> int:
-    """Bytes of every request that a key takes."""
-    return 0 if key is None else TAG_BYTES
 
 
 def _edge(graph: Graph, tensor: int) -> TensorInfo:

@@ -13,6 +13,7 @@ from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
 from lora_mcu.passes.memory import align4
 from lora_mcu.passes.ring import sample_line_bytes
+from lora_mcu.sram import STORE_SYMBOLS, place, runtime_config, runtime_memory, tag_bytes
 
 if TYPE_CHECKING:
     from lora_mcu.program import Program
@@ -25,8 +26,6 @@ _CODE_KERNEL = {"FULLY_CONNECTED": 5500, "CONV_2D": 5000, "DEPTHWISE_CONV_2D": 4
 _CODE_OTHER = 500
 _CODE_KEY = 2600  # of auth.c, sha256.c and what calls them
 _CODE_MERGE = 5900  # of merge.c and the double arithmetic that it needs
-
-STORE_SYMBOLS = ("lmcu_store", "lmcu_order", "lmcu_class_seen")  # what the sample store takes
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Report:
     parameters: int
     sram: dict[str, int]
     sram_limit: int
+    regions: list[dict[str, Any]]  # of SRAM: name, bytes, bytes used, and symbol -> bytes
     constants: dict[str, int]
     code_estimate: int
     flash_limit: int
@@ -129,13 +129,11 @@ class Report:
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
-        from lora_mcu.program import auth_memory, runtime_config, runtime_memory, tag_bytes
-
         layers = estimate.costs(program.graph, program.split, program.backward, program.adaptation)
         kinds = {layer.kind for layer in layers}
         config = runtime_config()
         sram = {symbol.name: symbol.nbytes for symbol in program.memory}
-        sram |= runtime_memory(program.board, program.ring_bytes) | auth_memory(program.key)
+        sram |= runtime_memory(program.board, program.ring_bytes, program.key)
         sample_bytes = sample_line_bytes(program.info, config["MAX_PAYLOAD"], tag_bytes(program.key))
         info, plan = program.info, program.plan
         code = _CODE_BASE + sum(_CODE_KERNEL.get(k, _CODE_OTHER) for k in kinds)
@@ -146,7 +144,8 @@ class Report:
         return cls(
             model=info.name, board=info.board, numerics=info.numerics,
             adapt=[x.name for x in info.layers], rank=info.rank,
-            parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes, constants=constants,
+            parameters=info.parameters, sram=sram, sram_limit=program.board.sram_bytes,
+            regions=_regions(program), constants=constants,
             code_estimate=code, flash_limit=program.board.flash_bytes,
             store_capacity=info.store_capacity, record_bytes=info.record_bytes,
             adapter_slots=program.board.adapter_slots(2 * info.parameters), saved_samples=saved,
@@ -170,15 +169,25 @@ class Report:
 
 def _totals(program: Program, flash: int) -> list[BoardTotal]:
     """On every board but the host; a ring of the smallest size, as where SRAM is short."""
-    from lora_mcu.program import auth_memory, runtime_config, runtime_memory
-
-    own = sum(s.nbytes for s in program.memory if s.name not in STORE_SYMBOLS) + sum(auth_memory(program.key).values())
+    own = [s for s in program.memory if s.name not in STORE_SYMBOLS]
     ring = runtime_config()["RX_RING_BYTES"]
-    found = [board for board in map(boards.load, boards.names()) if not board.is_native]
-    return [
-        BoardTotal(b.identity, own + sum(runtime_memory(b, ring).values()), b.sram_bytes, flash, b.flash_bytes)
-        for b in found
-    ]
+    totals = []
+    for board in (b for b in map(boards.load, boards.names()) if not b.is_native):
+        total = sum(s.nbytes for s in own) + sum(runtime_memory(board, ring, program.key).values())
+        over = place(board, own, program.key, ring).over
+        sram = board.sram_bytes + over if over else total
+        totals.append(BoardTotal(board.identity, sram, board.sram_bytes, flash, board.flash_bytes))
+    return totals
+
+
+def _regions(program: Program) -> list[dict[str, Any]]:
+    """What lies in each region that the plan may use; the runtime's and the port's objects lie in the first."""
+    found = []
+    for i, region in enumerate(program.board.sram):
+        runtime = runtime_memory(program.board, program.ring_bytes, program.key) if i == 0 else {}
+        symbols = {s.name: s.nbytes for s in program.memory if s.region == region.name} | runtime
+        found.append({"name": region.name, "bytes": region.size, "used": sum(symbols.values()), "symbols": symbols})
+    return found
 
 
 def _record(program: Program) -> list[dict[str, Any]]:

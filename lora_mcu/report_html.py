@@ -110,6 +110,14 @@ def memory_sections(r: dict[str, Any]) -> list[Section]:
         ("symbol", "bytes"), rows, ("all", r["sram_bytes"]),
         [Image(_memory_png(r), "Bytes of SRAM by symbol")],
     )  # fmt: skip
+    where = Section(
+        "SRAM by region",
+        ["The best placement leaves the largest region: stored samples take it."],
+        ("region", "used", "bytes", "what"),
+        [(x["name"], x["used"], x["bytes"], ", ".join(name for name, _ in _largest_first(x["symbols"])))
+         for x in r["regions"]],
+        ("all", r["sram_bytes"], r["sram_limit"], ""),
+    )  # fmt: skip
     arena = Section(
         "The arena over time",
         [
@@ -123,7 +131,7 @@ def memory_sections(r: dict[str, Any]) -> list[Section]:
         [f"Exact before any C compiler runs. Code is about {r['code_estimate']:,} bytes until the project is built."],
         ("symbol", "bytes"), _largest_first(r["constants"]), ("all", r["constant_bytes"]),
     )  # fmt: skip
-    return [sram, arena, constants]
+    return [sram, *([where] if len(r["regions"]) > 1 else []), arena, constants]
 
 
 def _memory_png(r: dict[str, Any]) -> bytes:

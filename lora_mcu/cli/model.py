@@ -178,8 +178,13 @@ def compile_(
         str, typer.Option(help="Store features from behind the frozen layers, not inputs: auto, on or off.")
     ] = "auto",
     weights: Annotated[
-        str, typer.Option(help="sram: adapted layers' weights in SRAM, to merge the adapter on the device.")
-    ] = "flash",
+        str | None,
+        typer.Option(
+            help="sram: adapted layers' weights in SRAM, to merge the adapter on the device; or flash. Default: the "
+            "board's way.",
+            show_default=False,
+        ),
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option(help="File of 32 bytes: the device serves only hosts that have it.", show_default=False),

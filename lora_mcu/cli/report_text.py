@@ -55,6 +55,17 @@ def _arena(report: dict[str, Any]) -> str:
     return text
 
 
+def regions(report: dict[str, Any]) -> str:
+    """What lies in each region of SRAM, the largest array first; empty where there is one region."""
+
+    def text(region: dict[str, Any]) -> str:
+        symbols = ", ".join(name.removeprefix("lmcu_") for name, _ in largest_first(region["symbols"])) or "nothing"
+        return f"{region['name']} {region['used']:,} of {region['bytes']:,} ({symbols})"
+
+    found = report["regions"]
+    return "; ".join(map(text, found)) if len(found) > 1 else ""
+
+
 def _boards(report: dict[str, Any]) -> str:
     """The boards that hold these layers at this rank, and by how much the others do not."""
     fits = [b["board"] for b in report["boards"] if b["fits"]]
@@ -91,6 +102,8 @@ def show(report: dict[str, Any]) -> None:
         f"SRAM   {report['sram_bytes']:,} of {report['sram_limit']:,} bytes: {report['training_sram_bytes']:,} to run "
         f"and train, {stored:,} for {report['store_capacity']:,} stored samples"
     )
+    if where := regions(report):
+        say(f"       {where}")
     say(
         f"flash  {report['constant_bytes']:,} bytes of constants, about {report['code_estimate']:,} of code (exact "
         f"after the build), of {report['flash_limit']:,}"

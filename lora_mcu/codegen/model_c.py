@@ -32,12 +32,13 @@ RESIDENT_FIELDS = [*"iiiiiiiiiiii", "p"]
 
 @dataclass(frozen=True)
 class MemorySymbol:
-    """One array in SRAM."""
+    """One array in SRAM; ``region`` is the name of the board's region that holds it."""
 
     name: str
     ctype: str
     count: int
     nbytes: int
+    region: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +135,12 @@ def runtime_sources(folder: Path, into: str, key: bytes | None) -> dict[str, byt
     return {**files, f"{into}/{KEY_FILE}": text.encode()}
 
 
-def render_project_files(board: Board, key: bytes | None = None) -> dict[str, bytes]:
+def render_project_files(
+    board: Board, key: bytes | None = None, arrays: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, bytes]:
     """Return the project's files for ``board`` as {relative path: content}, without the generated model.
 
+    ``arrays`` are the names of the model's arrays in each region of SRAM but the first, which takes everything else.
     The result depends on the board and on this lora_mcu only: no dates, no paths of this machine.
     """
     templates = environment()
@@ -160,7 +164,7 @@ def render_project_files(board: Board, key: bytes | None = None) -> dict[str, by
     files["platformio.ini"] = render("platformio.ini.j2")
     files["include/lmcu_board.h"] = render("board.h.j2", defines=ports.defines(board))
     if not board.is_native:
-        regions = {"sram": board.region("sram"), "flash": board.region("flash")}
+        regions = {"sram": board.sram[0], "others": board.sram[1:], "flash": board.region("flash")}
         template = "linker_esp32c3.ld.j2" if board.family == "esp32c3" else "linker.ld.j2"
-        files["linker.ld"] = render(template, stack_bytes=_stack_bytes(), **regions)
+        files["linker.ld"] = render(template, stack_bytes=_stack_bytes(), arrays=arrays or {}, **regions)
     return dict(sorted(files.items()))

@@ -12,7 +12,6 @@ from lora_mcu.ir import Dense, Graph
 from lora_mcu.passes.adapters import Adaptation, AdaptedLayer
 
 ALIGN = 8
-WEIGHTS = ("flash", "sram")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ def test_report_is_image_and_the_image_trains_the_twins_bytes(board: str, built:
     code = range(flash, flash + part.flash_bytes)
     for name, symbol in compiled.result.symbols.items():
         assert any(symbol.address & ~1 in r and symbol.address + symbol.size <= r.stop for r in [*ram, code]), name
+    for region in compiled.program.report().regions:
+        held = next(m for m in part.sram if m.name == region["name"])
+        for name in region["symbols"]:
+            assert held.origin <= compiled.result.symbols[name].address < held.origin + region["used"], name
     pointer, entry = struct.unpack("<II", compiled.result.elf.with_suffix(".bin").read_bytes()[:8])
     assert (pointer, entry - 1 in code) == (ram[0].start + 4096, True)  # an overflow of the stack leaves RAM and faults
     with lora_mcu.emulate(compiled.folder, "unicorn") as url, lora_mcu.Device(url) as device:

@@ -20,7 +20,7 @@ from conformance.tflite_builder import Builder
 
 import lora_mcu
 from lora_mcu.cli import main
-from lora_mcu.program import runtime_config
+from lora_mcu.sram import runtime_config
 
 ROOT = Path(__file__).resolve().parents[2]
 HAR = ROOT / "examples" / "har"

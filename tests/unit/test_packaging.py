@@ -15,7 +15,7 @@ import pytest
 
 import lora_mcu
 from benchmarks import readme
-from lora_mcu.program import runtime_config
+from lora_mcu.sram import runtime_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -8,12 +8,15 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lora_mcu
+from lora_mcu import boards
+from lora_mcu.errors import BoardError
 from lora_mcu.info import ModelInfo
 from lora_mcu.passes import auto
 from lora_mcu.random_bits import initial_a, rand
@@ -58,6 +61,46 @@ def test_the_store_fills_what_is_left() -> None:
     info, report = program.info, program.report()
     assert report.sram_bytes <= 131072 < report.sram_bytes + info.record_bytes + 2 + 16
     assert info.record_bytes == 128 * 6 + 4
+
+
+def test_regions_hold_what_the_report_says() -> None:
+    """Stored samples get the largest region; a model that fits no single region may fit two."""
+    report = lora_mcu.compile(HAR, board="feather_stm32f405", adapt="all").report()
+    main, ccm = report.regions
+    assert {"lmcu_stack", "lmcu_rx_ring", "lmcu_store"} <= set(main["symbols"])
+    assert {"lmcu_arena", "lmcu_gradients"} <= set(ccm["symbols"])
+    assert {**main["symbols"], **ccm["symbols"]} == report.sram
+    assert all(region["used"] == sum(region["symbols"].values()) <= region["bytes"] for region in report.regions)
+    assert report.sram_bytes > 128 * 1024 > main["used"] - main["symbols"]["lmcu_store"]
+
+
+def test_a_limit_of_sram_takes_the_first_regions() -> None:
+    report = lora_mcu.compile(HAR, board="feather_stm32f405", adapt="all", sram=140_000).report()
+    assert [(r["name"], r["bytes"]) for r in report.regions] == [("sram", 131_072), ("ccm", 8928)]
+    report = lora_mcu.compile(HAR, board="feather_stm32f405", adapt="all", sram=100_000).report()
+    assert [(r["name"], r["bytes"]) for r in report.regions] == [("sram", 100_000)]
+
+
+def test_an_array_larger_than_any_region_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = boards.load("feather_stm32f405")
+    sizes = {"sram": 14_976, "ccm": 22_024}
+    small = replace(board, memory=tuple(replace(m, size=sizes.get(m.name, m.size)) for m in board.memory))
+    monkeypatch.setattr(boards, "load", lambda name: small)
+    with pytest.raises(BoardError, match=r"in one piece \(lmcu_\w+\), and the regions of feather_stm32f405"):
+        lora_mcu.compile(HAR, board="feather_stm32f405", adapt="all")
+
+
+def test_weights_lie_where_the_board_says_if_they_fit() -> None:
+    def where(**arguments: object) -> tuple[bool, str]:
+        program = lora_mcu.compile(HAR, **arguments)  # type: ignore[arg-type]
+        return "lmcu_weights" in program.report().sram, program.report().note
+
+    assert where(board="netduinoplus2") == (False, where(board="netduinoplus2", weights="flash")[1])
+    own = where(board="nucleo_h743zi")
+    assert own[0] and "the weights of adapted layers lie in SRAM, 17,120 bytes" in own[1]
+    assert not where(board="nucleo_h743zi", weights="flash")[0]
+    short = where(board="nucleo_h743zi", sram=40_000)
+    assert not short[0] and "all weights lie in flash: for those of adapted layers " in short[1]
 
 
 def test_info_survives_the_firmware() -> None:

@@ -63,7 +63,7 @@ env.Replace(
     PROGNAME=NAME,
     PROGSUFFIX=".elf",
     SIZEPROGREGEXP=r"^(?:\.text|\.rodata)\s+(\d+).*",
-    SIZEDATAREGEXP=r"^(?:\.bss|\.noinit)\s+(\d+).*",
+    SIZEDATAREGEXP=r"^(?:\.bss\w*|\.noinit)\s+(\d+).*",
     SIZECHECKCMD="$SIZETOOL -A -d $SOURCES",
     SIZEPRINTCMD="$SIZETOOL -B -d $SOURCES",
     UPLOAD_BIN=f"${{BUILD_DIR}}/{NAME}.bin",

@@ -7,12 +7,18 @@
 
 uint8_t lmcu_stack[LMCU_STACK_BYTES] LMCU_ALIGNED(16) __attribute__((section(".noinit.stack")));
 
-extern uint32_t lmcu_bss_start[], lmcu_bss_end[]; /* linker.ld */
+typedef struct {
+    uint32_t *start, *end;
+} lmcu_zeroed_t;
+
+extern const lmcu_zeroed_t lmcu_zero_table[], lmcu_zero_table_end[]; /* linker.ld: one for each region of SRAM */
 
 void lmcu_zero_bss(void)
 {
-    for (volatile uint32_t *word = lmcu_bss_start; word != lmcu_bss_end; word++) {
-        *word = 0;
+    for (const lmcu_zeroed_t *part = lmcu_zero_table; part != lmcu_zero_table_end; part++) {
+        for (volatile uint32_t *word = part->start; word != part->end; word++) {
+            *word = 0;
+        }
     }
 }
 
