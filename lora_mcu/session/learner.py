@@ -253,11 +253,11 @@ class Learner(ABC):
     @abstractmethod
     def _reset(self) -> None: ...
 
-    @abstractmethod
-    def _merge(self) -> None: ...
+    def _merge(self) -> None:
+        raise self._in_flash()
 
-    @abstractmethod
-    def _unmerge(self) -> None: ...
+    def _unmerge(self) -> None:
+        raise self._in_flash()
 
     # ---- shared checks ----
 
