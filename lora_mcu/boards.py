@@ -196,7 +196,9 @@ class Board:
         if self.is_library:
             return ("lmcu_port_state",)
         ring = ("lmcu_port_state", "lmcu_rx_ring")
-        return ring if self.is_native else (*ring, "lmcu_stack")
+        if self.is_native:
+            return ring
+        return (*ring, "lmcu_stack", "lmcu_ram_code") if self.family == "esp32c3" else (*ring, "lmcu_stack")
 
 
 class _Table:

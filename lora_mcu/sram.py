@@ -124,7 +124,8 @@ def runtime_memory(board: Board, ring_bytes: int, key: bytes | None) -> dict[str
     """SRAM of the runtime's and the port's own objects by symbol, bytes."""
     config = runtime_config() | {"RX_RING_BYTES": ring_bytes}
     sizes = {"lmcu_context": config["CONTEXT_BYTES"], "lmcu_link": config["LINK_BYTES"]}
-    ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES"}
+    ports = {"lmcu_port_state": "PORT_BYTES", "lmcu_rx_ring": "RX_RING_BYTES", "lmcu_stack": "STACK_BYTES",
+             "lmcu_ram_code": "RAM_CODE_BYTES"}  # fmt: skip
     sizes |= {name: config[ports[name]] for name in board.port_symbols}
     return sizes if key is None else {**sizes, "lmcu_auth": config["AUTH_BYTES"]}
 

@@ -25,5 +25,6 @@
 #define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */
 #define LMCU_RX_RING_BYTES 2048 /* lmcu_rx_ring: filled by the UART interrupt */
 #define LMCU_STACK_BYTES 4096   /* lmcu_stack: the reserve of the linker script */
+#define LMCU_RAM_CODE_BYTES 512 /* lmcu_ram_code, ESP32-C3: what runs while flash is written */
 
 #endif

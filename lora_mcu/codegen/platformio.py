@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from lora_mcu.boards import Board
 from lora_mcu.codegen import ports
 from lora_mcu.emulators.qemu import MACHINES
 from lora_mcu.project import KEY_FILE
+from lora_mcu.sram import runtime_config
 
 if TYPE_CHECKING:
     import jinja2
@@ -35,13 +35,6 @@ _OPENOCD = {
     "stm32l4": ("stm32l4x", 0xE0042000),
 }
 _CHIP_IDS = {"stm32f405": 0x413, "stm32f446": 0x421, "stm32f746": 0x449, "stm32h743": 0x450, "stm32l4r5": 0x470}
-
-
-def _stack_bytes() -> int:
-    text = (resources.path("firmware") / "runtime" / "lmcu_config.h").read_text(encoding="utf-8")
-    match = re.search(r"#define LMCU_STACK_BYTES (\d+)", text)
-    assert match is not None, "lmcu_config.h defines LMCU_STACK_BYTES"
-    return int(match[1])
 
 
 def _chip(board: Board) -> dict[str, Any]:
@@ -165,6 +158,8 @@ def render_project_files(
     files["include/lmcu_board.h"] = render("board.h.j2", defines=ports.defines(board))
     if not board.is_native:
         regions = {"sram": board.sram[0], "others": board.sram[1:], "flash": board.region("flash")}
+        config = runtime_config()
+        sizes = {"stack_bytes": config["STACK_BYTES"], "ram_code_bytes": config["RAM_CODE_BYTES"]}
         template = "linker_esp32c3.ld.j2" if board.family == "esp32c3" else "linker.ld.j2"
-        files["linker.ld"] = render(template, stack_bytes=_stack_bytes(), arrays=arrays or {}, **regions)
+        files["linker.ld"] = render(template, arrays=arrays or {}, **regions, **sizes)
     return dict(sorted(files.items()))

@@ -50,13 +50,13 @@ _STM32_UARTS = {
 _MPS_UARTS = {"an500": ("0x40004000u", 0), "an547": ("0x59303000u", 33)}
 _MPS_WATCHDOGS = {"an500": "0x40008000u", "an547": "0u"}
 # Longest erase of one area, ms: data sheets of STM32F405 (128 KB, 8 bits at a time), F746 (256 KB), H743 (128 KB), L4R5
-# (16 KB); ESP32-C3's flash chips (4 KB). Files of the host take next to nothing.
+# (16 KB); ESP32-C3's flash chips (16 sectors of 4 KB, 400 ms each). Files of the host take next to nothing.
 _ERASE_MS = {
     "stm32f4": 4000,
     "stm32f7": 4000,
     "stm32h7": 4000,
     "stm32l4": 100,
-    "esp32c3": 400,
+    "esp32c3": 6400,
     "mps2": 20,
     "native": 20,
 }

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from lora_mcu.boards import Board
 from lora_mcu.emulators.base import LineMachine
-from lora_mcu.emulators.flash import patch
 from lora_mcu.errors import ToolError
 
-_CONSTANTS = 0x3C000000  # where the flash image is mapped
 _CLOCKS_PER_COUNT = 2.5  # of the system timer: 40 MHz and 16 MHz
 
 
@@ -29,15 +27,8 @@ class Esp32C3(LineMachine):
         if importlib.util.find_spec("unicorn") is None:
             raise ToolError("emulator unicorn is not installed: pip install 'lora-mcu[unicorn]'")
         program = Path(__file__).with_name("esp32c3_machine.py")
-        binary = image.with_suffix(".bin").resolve()
-        flash = self._flash()
-        copy = self._hand_over(self._patched(image, binary.read_bytes(), flash.name))
-        command = [sys.executable, "-I", str(program), str(binary), str(copy), str(line), str(flash.descriptor)]
+        region = self._board.adapter_region
+        assert region is not None, "the part's board has one"
+        binary, flash = image.with_suffix(".bin").resolve(), str(self._flash().descriptor)
+        command = [sys.executable, "-I", str(program), str(binary), str(line), flash, str(region.size)]
         return command + (["count"] if self.instructions_per_tick else [])
-
-    @staticmethod
-    def _patched(image: Path, content: bytes, name: str) -> bytes:
-        """The direct-boot image with the flash file's name in it."""
-        address = patch(image, name)[1] if image.exists() else 0
-        at = address - _CONSTANTS
-        return content if address == 0 else content[:at] + name.encode() + content[at + len(name) :]

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """An ESP32-C3 as far as a direct-boot image of ours needs it: run as a program by :mod:`lora_mcu.emulators.esp32c3`.
 
-    python -I esp32c3_machine.py NAME IMAGE_FD LISTENING_SOCKET_FD FLASH_FILE_FD [count]
+    python -I esp32c3_machine.py IMAGE LISTENING_SOCKET_FD FLASH_FD FLASH_BYTES [count]
 
-Unicorn executes the core. Flash, SRAM and registers that only remember are memory; UART0, the system timer and the
-reset bit are modelled; semihosting calls reach the flash file. With
+Unicorn executes the core. Flash, SRAM and registers that only remember are memory; UART0, the system timer, the
+reset bit and the ROM's flash and cache functions are modelled. With
 ``count`` the system timer counts executed instructions instead of 1/16 microseconds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import ctypes
+import mmap
 import select
 import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -25,12 +27,17 @@ riscv_const: Any = import_module("unicorn.riscv_const")
 
 CODE, CONSTANTS, FLASH_BYTES = 0x42000000, 0x3C000000, 0x400000
 MAGIC = struct.pack("<II", 0xAEDB041D, 0xAEDB041D)
-SRAM, SRAM_BYTES = 0x3FC80000, 0x60000
-PAGE = 0x1000
+SRAM, RAM_CODE, SRAM_BYTES = 0x3FC80000, 0x40380000, 0x60000  # the same bytes on both buses
+ROM, RETURN, AUTOLOAD = 0x40000000, b"\x82\x80", 0x5A  # c.jr ra; what suspending the cache returns
+PAGE = SECTOR = 0x1000
+LINE = 32  # of the cache
 UART, RTC, SYSTIMER = 0x60000000, 0x60008000, 0x60023000
 MEMORIES = (0x6001F000, 0x60020000, 0x60026000, 0x600C0000)  # timer groups, random numbers, system: they only remember
 FIFO_BYTES = 128
-SEMIHOSTING = struct.pack("<III", 0x01F01013, 0x00100073, 0x40705013)  # slli x0, x0, 31; ebreak; srai x0, x0, 7
+WINDOWS = (
+    (CODE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC),
+    (CONSTANTS, unicorn.UC_PROT_READ),
+)
 IDLE_SECONDS = 0.02  # of two looks at an empty UART in a row, the second waits for a byte
 
 
@@ -91,48 +98,131 @@ class Uart:
             self._peer = None
 
 
-class FlashFile:
-    """Semihosting's open, seek, read and write, which reach one file whatever its name."""
+class Rom:
+    """The ROM's functions that a flash driver calls, on ``cells``, the adapter region at the end of flash.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    Strict: nothing may come from flash while it is written, and what the driver forgets to invalidate stays stale.
+    """
 
-    def call(self, core: Any, operation: int, arguments: int) -> int:
-        """Run one operation of the core; its result is 0 for success, or the handle."""
-        words = struct.unpack("<III", core.mem_read(arguments, 12))
-        if operation == 0x01:
-            return 1
-        if operation == 0x0A:
-            os.lseek(self._descriptor, words[1], os.SEEK_SET)
-            return 0
-        if operation == 0x05:
-            return int(words[2]) - os.write(self._descriptor, bytes(core.mem_read(words[1], words[2])))
-        if operation == 0x06:
-            data = os.read(self._descriptor, words[2])
-            core.mem_write(words[1], data)
-            return int(words[2]) - len(data)
-        return 0xFFFFFFFF
+    def __init__(self, core: Any, cells: mmap.mmap) -> None:
+        self._core, self._cells, self._first = core, cells, FLASH_BYTES - len(cells)
+        self.broken = ""
+        self._suspended, self._configured, self._unlocked = False, False, False
+        core.mem_map(ROM, PAGE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        core.mem_write(ROM, RETURN * (PAGE // len(RETURN)))
+        core.hook_add(unicorn.UC_HOOK_CODE, self._call, begin=ROM, end=ROM + PAGE - 1)
+        self._refresh(0, len(cells))
+
+    def reset(self) -> None:
+        """As the part boots: the cache is on and knows the cells as they are."""
+        self._configured, self._unlocked = False, False
+        if self._suspended:
+            self._switch(on=True)
+        self._refresh(0, len(self._cells))
+
+    def _call(self, core: Any, address: int, _size: int, _data: Any) -> None:
+        functions: dict[int, Callable[[int, int, int], int]] = {
+            0x134: self._config, 0x140: self._unlock, 0x128: self._erase, 0x12C: self._write,
+            0x524: self._suspend, 0x528: self._resume, 0x4D4: self._invalidate,
+        }  # fmt: skip
+        number = (riscv_const.UC_RISCV_REG_A0, riscv_const.UC_RISCV_REG_A1, riscv_const.UC_RISCV_REG_A2)
+        try:
+            function = functions.get(address - ROM)
+            if function is None:
+                raise ValueError(f"a call of 0x{address:08x} in the ROM, which the model does not have")
+            core.reg_write(riscv_const.UC_RISCV_REG_A0, function(*map(core.reg_read, number)))
+        except ValueError as error:
+            self.broken = str(error)
+            core.emu_stop()
+
+    def _caller_in_ram(self, what: str) -> None:
+        caller = self._core.reg_read(riscv_const.UC_RISCV_REG_RA)
+        if not RAM_CODE <= caller < RAM_CODE + SRAM_BYTES:
+            raise ValueError(f"{what} from 0x{caller:08x}, which is not in RAM")
+
+    def _switch(self, on: bool) -> None:
+        self._suspended = not on
+        for address, protection in WINDOWS:
+            self._core.mem_protect(address, FLASH_BYTES, protection if on else unicorn.UC_PROT_NONE)
+
+    def _suspend(self, *_: int) -> int:
+        self._caller_in_ram("the cache suspended")
+        self._switch(on=False)
+        return AUTOLOAD
+
+    def _resume(self, autoload: int, *_: int) -> int:
+        if not self._suspended or autoload != AUTOLOAD:
+            raise ValueError(f"the cache resumed with {autoload} instead of what suspending it gave")
+        self._switch(on=True)
+        return 0
+
+    def _config(self, _chip: int, size: int, block: int) -> int:
+        self._configured = (size, block) == (FLASH_BYTES, 0x10000)
+        return 0
+
+    def _unlock(self, *_: int) -> int:
+        self._busy("unlock")
+        self._unlocked = True
+        return 0
+
+    def _busy(self, what: str) -> None:
+        self._caller_in_ram(f"{what} of flash")
+        if not self._suspended or not self._configured:
+            raise ValueError(f"{what} of flash before the cache was suspended and the chip described")
+
+    def _place(self, what: str, at: int, count: int) -> int:
+        self._busy(what)
+        if not self._unlocked:
+            raise ValueError(f"{what} of a locked flash")
+        if not self._first <= at <= FLASH_BYTES - count:
+            raise ValueError(f"{what} at 0x{at:06x}, outside of the adapter region")
+        return at - self._first
+
+    def _erase(self, sector: int, *_: int) -> int:
+        at = self._place("erase", sector * SECTOR, SECTOR)
+        self._cells[at : at + SECTOR] = b"\xff" * SECTOR
+        return 0
+
+    def _write(self, at: int, source: int, count: int) -> int:
+        place = self._place("program", at, count)
+        if source % 4 or at % 4 or count % 4 or not SRAM <= source < SRAM + SRAM_BYTES:
+            raise ValueError(f"program of {count} bytes from 0x{source:08x}: words in SRAM are wanted")
+        old, new = self._cells[place : place + count], self._core.mem_read(source, count)
+        self._cells[place : place + count] = bytes(a & b for a, b in zip(old, new, strict=True))
+        return 0
+
+    def _invalidate(self, address: int, count: int, *_: int) -> int:
+        at = address - CONSTANTS - self._first
+        if not 0 <= at <= len(self._cells) - count:
+            raise ValueError(f"Cache_Invalidate_Addr of 0x{address:08x}, outside of the adapter region")
+        first = at // LINE * LINE
+        self._refresh(first, -(-(at + count) // LINE) * LINE)
+        return 0
+
+    def _refresh(self, start: int, end: int) -> None:
+        for address, _ in WINDOWS:
+            self._core.mem_write(address + self._first + start, self._cells[start:end])
 
 
 class Machine:
     """The part with an image in its flash."""
 
-    def __init__(self, image: bytes, server: socket.socket, flash: FlashFile, count: bool) -> None:
+    def __init__(self, image: bytes, server: socket.socket, cells: mmap.mmap, count: bool) -> None:
         self.uart = Uart(server)
-        self._file = flash
         self._registers: dict[int, int] = {}
         self._start, self._latched, self._resetting = time.monotonic(), 0, False
         self._instructions: int | None = 0 if count else None
         self._lengths: dict[int, int] = {}
         self._core = core = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
         memory = image.ljust(FLASH_BYTES, b"\xff")
-        for address, protection in (
-            (CODE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC),
-            (CONSTANTS, unicorn.UC_PROT_READ),
-        ):
+        for address, protection in WINDOWS:
             core.mem_map(address, FLASH_BYTES, protection)
             core.mem_write(address, memory)
-        core.mem_map(SRAM, SRAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        self._sram = mmap.mmap(-1, SRAM_BYTES)
+        place = ctypes.addressof(ctypes.c_char.from_buffer(self._sram))
+        core.mem_map_ptr(SRAM, SRAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE, place)
+        core.mem_map_ptr(RAM_CODE, SRAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC, place)
+        self._rom = Rom(core, cells)
         for address in MEMORIES:
             core.mem_map(address, PAGE, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         core.mmio_map(UART, PAGE, self.uart.read, None, self.uart.write, None)
@@ -140,14 +230,6 @@ class Machine:
         core.mmio_map(SYSTIMER, PAGE, self._read_timer, None, self._write_timer, None)
         if count:
             core.hook_add(unicorn.UC_HOOK_BLOCK, self._block)
-
-    def _semihosting(self, at: int) -> bool:
-        """Run the semihosting call whose ebreak the core stopped at; False: it stopped at something else."""
-        core, a0, a1 = self._core, riscv_const.UC_RISCV_REG_A0, riscv_const.UC_RISCV_REG_A1
-        if not CODE < at < CODE + FLASH_BYTES - 8 or bytes(core.mem_read(at - 4, 12)) != SEMIHOSTING:
-            return False
-        core.reg_write(a0, self._file.call(core, core.reg_read(a0), core.reg_read(a1)))
-        return True
 
     def _block(self, core: Any, address: int, size: int, _data: Any) -> None:
         if address not in self._lengths:
@@ -176,33 +258,34 @@ class Machine:
             counted = self._instructions
             self._latched = int((time.monotonic() - self._start) * 16e6) if counted is None else counted
 
-    def run(self) -> None:
-        """Boot and run for ever. A trap goes to the image's own handler, a reset back to the start; RAM stays."""
+    def run(self) -> str:
+        """Boot and run until a rule of the part is broken, which it returns. A trap goes to the image's own handler, a
+        reset back to the start; RAM stays."""
         address = CODE + len(MAGIC)
         while True:
             with contextlib.suppress(unicorn.UcError):
                 self._core.emu_start(address, 0)
-            stopped = self._core.reg_read(riscv_const.UC_RISCV_REG_PC)
+            if self._rom.broken:
+                return self._rom.broken
             if self._resetting:
                 self._resetting, address = False, CODE + len(MAGIC)
                 self.uart.reset()
-            elif self._semihosting(stopped):
-                address = stopped + 4
+                self._rom.reset()
             else:
                 address = self._core.reg_read(riscv_const.UC_RISCV_REG_MTVEC) & ~3
 
 
 def main() -> int:
-    name, (image_file, line, flash) = sys.argv[1], map(int, sys.argv[2:5])
-    with open(image_file, "rb") as file:
+    name, (line, flash, flash_bytes) = sys.argv[1], map(int, sys.argv[2:5])
+    with open(name, "rb") as file:
         image = file.read()
     if not image.startswith(MAGIC) or len(image) > FLASH_BYTES:
         print(f"{name} is no direct-boot image: it must begin with the magic number twice", file=sys.stderr)
         return 1
-    machine = Machine(image, socket.socket(fileno=line), FlashFile(flash), sys.argv[5:] == ["count"])
+    machine = Machine(image, socket.socket(fileno=line), mmap.mmap(flash, flash_bytes), sys.argv[5:] == ["count"])
     print("ready", flush=True)
-    machine.run()
-    return 0
+    print(f"the firmware broke a rule of the ESP32-C3: {machine.run()}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import struct
@@ -12,11 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import unicorn
 from elftools.elf.elffile import ELFFile
 from projects import HAR, Compiled, compile_and_build
+from unicorn.riscv_const import UC_RISCV_REG_A0 as A0
+from unicorn.riscv_const import UC_RISCV_REG_A1 as A1
+from unicorn.riscv_const import UC_RISCV_REG_A2 as A2
+from unicorn.riscv_const import UC_RISCV_REG_RA as RA
 
 import lora_mcu
 from lora_mcu import boards, building, emulators
+from lora_mcu.emulators import esp32c3_machine
 from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.errors import ToolError
 
@@ -37,9 +44,12 @@ def test_flash_image_is_what_the_rom_boots(c3: Compiled) -> None:
     with c3.result.elf.open("rb") as file:
         elf = ELFFile(file)
         assert elf["e_entry"] == CODE + 8
-        text, rodata = elf.get_section_by_name(".text"), elf.get_section_by_name(".rodata")
+        text, rodata, code = (elf.get_section_by_name(f".{name}") for name in ("text", "rodata", "ram_code"))
         assert (text["sh_addr"], rodata["sh_addr"]) == (CODE, CONSTANTS + text["sh_size"])
-        assert image == text.data() + rodata.data()
+        assert image == text.data() + rodata.data() + code.data()
+    place = c3.result.symbols["lmcu_ram_code"]
+    assert code["sh_addr"] == place.address + 0x700000 and code["sh_size"] <= place.size
+    assert c3.result.symbols["trap"].address == code["sh_addr"] and code["sh_addr"] % 256 == 0
     (jump,) = struct.unpack("<I", image[8:12])
     assert jump == 0x30047073  # csrci mstatus, 8: interrupts off
 
@@ -101,7 +111,7 @@ def test_missing_unicorn_names_its_extra(c3: Compiled, monkeypatch: pytest.Monke
 
 
 def test_slots_outlive_reset_and_emulator(c3: Compiled, tmp_path: Path) -> None:
-    """Semihosting under Unicorn: the flash is a file."""
+    """The driver's own way through the ROM; the cells are a file."""
     values = np.random.default_rng(1).uniform(-0.05, 0.05, c3.program.info.parameters)
     alice = lora_mcu.Adapter.from_factors(c3.program.info, values.astype("<f2").tobytes())
     with lora_mcu.emulate(c3.folder, flash=tmp_path / "flash") as url, lora_mcu.Device(url) as device:
@@ -113,3 +123,43 @@ def test_slots_outlive_reset_and_emulator(c3: Compiled, tmp_path: Path) -> None:
         assert device.adapter() == alice
     with lora_mcu.emulate(c3.folder, flash=tmp_path / "flash") as url, lora_mcu.Device(url) as device:
         assert device.adapter() == alice and device.slots().default == "alice"
+
+
+def test_the_model_insists_on_the_roms_rules() -> None:
+    """Planted mistakes of a flash driver: code in flash, a cache that is on, another place, a stale cache."""
+    core = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+    for address, protection in esp32c3_machine.WINDOWS:
+        core.mem_map(address, esp32c3_machine.FLASH_BYTES, protection)
+    core.mem_map(SRAM.start, 0x1000)
+    core.mem_map(0x40381000, 0x1000)
+    core.mem_write(SRAM.start, b"\x0f\x00\x00\x00")
+    cells = mmap.mmap(-1, 0x20000)
+    rom = esp32c3_machine.Rom(core, cells)
+    first = esp32c3_machine.FLASH_BYTES - len(cells)
+
+    def call(offset: int, *arguments: int, caller: int = 0x40381000) -> str:
+        registers = zip((RA, A0, A1, A2), (caller, *arguments), strict=False)
+        for register, value in registers:
+            core.reg_write(register, value)
+        rom.broken = ""
+        core.emu_start(esp32c3_machine.ROM + offset, caller, count=1)
+        return rom.broken
+
+    assert "from 0x42000100, which is not in RAM" in call(0x524, caller=CODE + 0x100)
+    assert "before the cache was suspended" in call(0x128, first // 4096)
+    assert call(0x524) == "" and core.reg_read(A0) == esp32c3_machine.AUTOLOAD
+    with pytest.raises(unicorn.UcError, match="FETCH_PROT"):  # as whatever returns into flash now
+        core.emu_start(CODE, CODE + 2)
+    assert "and the chip described" in call(0x128, first // 4096)
+    assert call(0x134, 0, 0x400000, 0x10000) == ""
+    assert "erase of a locked flash" in call(0x128, first // 4096)
+    assert call(0x140) == ""
+    assert "erase at 0x001000, outside of the adapter region" in call(0x128, 1)
+    assert call(0x128, first // 4096) == "" and cells[:4096] == b"\xff" * 4096 and cells[4096:] == bytes(0x1F000)
+    assert "words in SRAM are wanted" in call(0x12C, first, SRAM.start + 1, 4)
+    assert call(0x12C, first, SRAM.start, 4) == "" and cells[:4] == b"\x0f\0\0\0"
+    assert "resumed with 1 instead" in call(0x528, 1)
+    assert call(0x528, esp32c3_machine.AUTOLOAD) == ""
+    assert bytes(core.mem_read(CONSTANTS + first, 4)) == bytes(4), "the cache still knows the old cells"
+    assert call(0x4D4, CONSTANTS + first, 4) == "" and bytes(core.mem_read(CONSTANTS + first, 4)) == b"\x0f\0\0\0"
+    assert "a call of 0x40000200 in the ROM" in call(0x200)

@@ -43,14 +43,14 @@ uint32_t lmcu_ring_take(uint8_t *buffer, uint32_t capacity);
 void lmcu_zero_bss(void);
 void lmcu_paint_stack(void);
 
-/* bare/: a file as flash, in emulators. The interface is lmcu_port.h's. */
+/* cortex_m/: a file as flash, in emulators. The interface is lmcu_port.h's. */
 extern const char lmcu_flash_file[LMCU_FLASH_FILE_BYTES];
 const char *lmcu_flash_file_name(void); /* empty: there is none */
 bool lmcu_file_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count);
 bool lmcu_file_flash_erase(uint32_t half);
 bool lmcu_file_flash_program(uint32_t half, uint32_t offset, const uint8_t *unit);
 
-/* the family: its flash driver, as lmcu_port.h describes it; without one, bare/no_flash.c stands in */
+/* the family: its flash driver, as lmcu_port.h describes it; without one, cortex_m/no_flash.c stands in */
 lmcu_flash_t lmcu_hardware_flash(void);
 bool lmcu_hardware_flash_read(uint32_t half, uint32_t offset, void *to, uint32_t count);
 bool lmcu_hardware_flash_erase(uint32_t half);

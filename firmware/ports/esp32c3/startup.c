@@ -21,9 +21,25 @@ void lmcu_start(void);
 
 typedef char lmcu_note_is_as_the_trap_writes_it[LMCU_RESET_FAULT == 5 && offsetof(lmcu_port_fields_t, reset_note) == 0 ? 1 : -1];
 
+/* Code that must not be fetched from flash, copied here at start-up; it is linked to run at the same bytes' place on the
+ * instruction bus. */
+uint8_t lmcu_ram_code[LMCU_RAM_CODE_BYTES] LMCU_ALIGNED(256) __attribute__((section(".noinit.ram_code")));
+
+extern const uint32_t lmcu_ram_code_image[], lmcu_ram_code_image_end[]; /* linker.ld */
+
+static void copy_ram_code(void)
+{
+    volatile uint32_t *to = (volatile uint32_t *)(void *)lmcu_ram_code; /* volatile: no call of memcpy */
+    for (const uint32_t *from = lmcu_ram_code_image; from != lmcu_ram_code_image_end; from++) {
+        *to++ = *from;
+    }
+    __asm volatile("fence.i" ::: "memory");
+}
+
 /* A trap leaves nothing to trust, not even the stack pointer: reset the part. The core's table of vectors starts at a
- * multiple of 256 bytes; exceptions take its first entry, and no other can be taken. */
-__attribute__((naked, used, aligned(256))) static void trap(void)
+ * multiple of 256 bytes; exceptions take its first entry, and no other can be taken. In RAM: a trap may come while flash is
+ * written. */
+__attribute__((naked, used, aligned(256), section(".ram_code.trap"))) static void trap(void)
 {
     __asm volatile("la t0, lmcu_port_state\n\t"
                    "li t1, " VALUE(LMCU_RESET_NOTE) " + 5\n\t" /* LMCU_RESET_FAULT */
@@ -52,6 +68,7 @@ static void stop_watchdogs(void)
 
 __attribute__((used)) void lmcu_start(void)
 {
+    copy_ram_code();
     __asm volatile("csrw mtvec, %0" ::"r"((uintptr_t)trap | 1u)); /* the core knows vectored mode only */
     stop_watchdogs();
     lmcu_zero_bss();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A flash that is a file of the host, through semihosting (Arm IHI 0072, sections 3 and 5; RISC-V Semihosting 1.0): for
+/* A flash that is a file of the host, through semihosting (Arm IHI 0072, sections 3 and 5): for
  * emulators only. It behaves as the part's flash: bits can only be cleared, and only an erase sets them. */
 #include "lmcu_board.h"
 #include "lmcu_port.h"
@@ -16,25 +16,10 @@
 
 static uint32_t semihosting(uint32_t operation, const uint32_t *arguments)
 {
-#if defined(__riscv)
-    register uint32_t a0 __asm("a0") = operation;
-    register const uint32_t *a1 __asm("a1") = arguments;
-    __asm volatile(".option push\n\t"
-                   ".option norvc\n\t"
-                   "slli x0, x0, 0x1f\n\t"
-                   "ebreak\n\t"
-                   "srai x0, x0, 7\n\t"
-                   ".option pop"
-                   : "+r"(a0)
-                   : "r"(a1)
-                   : "memory");
-    return a0;
-#else
     register uint32_t r0 __asm("r0") = operation;
     register const uint32_t *r1 __asm("r1") = arguments;
     __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
-#endif
 }
 
 static uint32_t file(void)
