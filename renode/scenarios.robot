@@ -23,7 +23,9 @@ ${URL}            socket://127.0.0.1:${PORT}
 *** Keywords ***
 Boot
     ${elf}=    Normalize Path    ${PROJECT}/.pio/build/${BOARD}/firmware.elf
+    ${bin}=    Normalize Path    ${PROJECT}/.pio/build/${BOARD}/firmware.bin
     Execute Command    $elf=@${elf}
+    Execute Command    $bin=@${bin}
     Execute Command    $port=${PORT}
     Execute Command    include @${CURDIR}/${BOARD}.resc
     Start Emulation

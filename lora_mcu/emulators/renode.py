@@ -55,8 +55,10 @@ class Renode(Machine):
         self._folder = tempfile.TemporaryDirectory(prefix="lora_mcu-")  # Renode reads it after its ports are open
         cells = Path(self._folder.name) / "flash.bin"
         cells.write_bytes(os.pread(self._flash().descriptor, region.size, 0))
-        steps = (f"$elf={_path(image.resolve())}", f"$port={port}", f"include {_path(self._script)}",
-                 f"sysbus LoadBinary {_path(cells)} {region.origin:#x}", "start")  # fmt: skip
+        image = image.resolve()
+        steps = (f"$elf={_path(image)}", f"$bin={_path(image.with_suffix('.bin'))}", f"$port={port}",
+                 f"include {_path(self._script)}", f"sysbus LoadBinary {_path(cells)} {region.origin:#x}",
+                 "start")  # fmt: skip
         command = [program, "--disable-gui", "--hide-log", "-P", str(self._monitor), "-e", "; ".join(steps)]
         self._process = Process(command)
         self._await(port)

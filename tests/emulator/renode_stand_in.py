@@ -24,9 +24,12 @@ def main() -> None:
     arguments = sys.argv[1:]
     assert arguments[:3] == ["--disable-gui", "--hide-log", "-P"] and arguments[4] == "-e", arguments
     steps = arguments[5].split("; ")
-    patterns = (r"\$elf=@((?:\\ |\S)+)", r"\$port=(\d+)", r"include @(\S+)\.resc", r"sysbus LoadBinary @(\S+) (0x\w+)")
-    elf, port, script, binary = (re.fullmatch(p, s) for p, s in zip(patterns, steps, strict=False))
-    assert elf and port and script and binary and steps[4:] == ["start"], steps
+    path = r"@((?:\\ |\S)+)"
+    patterns = (rf"\$elf={path}", rf"\$bin={path}", r"\$port=(\d+)", r"include @(\S+)\.resc",
+                r"sysbus LoadBinary @(\S+) (0x\w+)")  # fmt: skip
+    elf, image, port, script, binary = (re.fullmatch(p, s) for p, s in zip(patterns, steps, strict=False))
+    assert elf and image and port and script and binary and steps[5:] == ["start"], steps
+    assert image[1] == elf[1].removesuffix(".elf") + ".bin"
     board = boards.load(Path(script[1]).name)
     assert board.adapter_region is not None and int(binary[2], 16) == board.adapter_region.origin
     cells = bytearray(Path(binary[1]).read_bytes())
