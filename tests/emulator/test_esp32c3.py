@@ -28,7 +28,7 @@ from lora_mcu.emulators.esp32c3 import Esp32C3
 from lora_mcu.errors import ToolError
 
 CODE, CONSTANTS = 0x42000000, 0x3C000000
-SRAM = range(0x3FC80000, 0x3FCD0000)
+SRAM = range(0x3FC80000, 0x3FCDE000)
 MAGIC = bytes.fromhex("1d04dbae" * 2)
 
 
