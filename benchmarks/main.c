@@ -198,6 +198,17 @@ static lmcu_status_t measure_merge(void)
     return status;
 }
 
+/* For a count of cycles, benchmarks/cycles.py: one sample that makes B other than zero, one step at batch 1, one at batch 8, an
+ * inference. */
+static void run_each(void)
+{
+    (void)train(1);
+    (void)train(1);
+    (void)train(8);
+    fill_input(1);
+    lmcu_infer();
+}
+
 int lmcu_main(void)
 {
     lmcu_port_init();
@@ -209,6 +220,8 @@ int lmcu_main(void)
     print("boot", 0, (uint64_t)status);
     if (go == 'e') {
         measure_epochs();
+    } else if (go == 'c') {
+        run_each();
     } else if (go == 's') {
         print("status", 0, (uint64_t)measure_slots());
     } else if (go == 'm') {
@@ -218,6 +231,7 @@ int lmcu_main(void)
     }
     print("end", 0, 0);
     for (;;) {
+        (void)lmcu_port_read(&go, 1); /* where there are bytes left, the core does not sleep */
         lmcu_port_idle();
     }
 }

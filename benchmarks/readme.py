@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's commands with the output shown below them, its table of figures, and the table of training in
-docs/performance.md: read, run, brought up to date.
+"""The README's commands with the output shown below them, its table of figures, and the tables in docs/performance.md:
+read, run, brought up to date.
 
-    python benchmarks/readme.py     # runs the commands and writes what they print now, and results.json's figures
+    python benchmarks/readme.py     # runs the commands, writes what they print now and the figures of the .json files
 
 tests/unit/test_readme.py fails when one of them is not up to date.
 """
@@ -22,9 +22,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+REACH = {
+    "dense 640 -> 128": 1.5, "dense 64 -> 12": 2.0, "conv 3x3, 32x32x16 -> 16": 1.6, "conv 3x3, 32x32x3 -> 16": 2.8,
+    "conv 3x3, 8x8x64 -> 64": 1.4, "conv 1x1, 25x5x64 -> 64": 1.5, "depthwise 3x3, 25x5x64": 4.5,
+}  # fmt: skip
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 _ROW = re.compile(r"^\| .* layers\) \|.*\n", re.M)
-_TRAINING = re.compile(r"(?<=^\|---\|---\|---\|---\|---\|---\|\n)(?:\| .* layers\) \|.*\n)+", re.M)
+_TABLES = {"kernels": 5, "training": 6, "cycles": 8}  # of docs/performance.md, by their columns
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -85,10 +89,44 @@ def training_table(results: dict[str, Any]) -> str:
     )
 
 
-def training_rows(text: str) -> str:
-    """These rows as they stand in docs/performance.md."""
-    (found,) = _TRAINING.findall(text)
-    return str(found)
+def kernel_table(results: dict[str, Any]) -> str:
+    """The rows of docs/performance.md on kernels from results.json and anchors.json."""
+    anchors = json.loads((ROOT / "benchmarks" / "anchors.json").read_text())["inference_per_mac"]
+    others = {a["kernel"]: a for a in anchors}
+    rows = []
+    for r in results["kernels"]:
+        other, mine = others[r["name"]], r["instructions"] / r["macs"]
+        theirs = other["instructions"] / other["macs"]
+        rows.append(f"| {r['name']} | {r['instructions']:,} | {mine:.2f} | {theirs:.2f} | {REACH[r['name']]} |\n")
+    return "".join(rows)
+
+
+def cycle_table(results: dict[str, Any]) -> str:
+    """The rows of docs/performance.md on adapters and cycles from cycles.json."""
+    rows = []
+    for r in results["models"]:
+        base, with_adapter, step = (r[work]["instructions"] for work in ("base", "inference", "batch"))
+        cycles = " | ".join(f"{r[work]['cycles']:,}" for work in ("base", "inference", "batch"))
+        rows.append(
+            f"| {r['name']} | {base:,} | {with_adapter:,} | {with_adapter / base:.2f} | {step:,} | {cycles} |\n"
+        )
+    return "".join(rows)
+
+
+def tables(text: str) -> dict[str, str]:
+    """The rows of each table as they stand in docs/performance.md."""
+    found = {}
+    for name, columns in _TABLES.items():
+        head = r"(?<=^\|" + r"---\|" * columns + r"\n)"
+        found[name] = re.findall(head + r"(?:\| .*\n)+", text, re.M)[0]
+    return found
+
+
+def measured() -> dict[str, str]:
+    """The rows as the measured figures make them."""
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    cycles = json.loads((ROOT / "benchmarks" / "cycles.json").read_text())
+    return {"kernels": kernel_table(results), "training": training_table(results), "cycles": cycle_table(cycles)}
 
 
 def update(text: str, results: dict[str, Any], folder: Path) -> str:
@@ -109,7 +147,10 @@ def main() -> None:
         prepare(Path(temporary))
         README.write_text(update(README.read_text(encoding="utf-8"), results, Path(temporary)), encoding="utf-8")
     text = PERFORMANCE.read_text(encoding="utf-8")
-    PERFORMANCE.write_text(text.replace(training_rows(text), training_table(results)), encoding="utf-8")
+    now = measured()
+    for name, rows in tables(text).items():
+        text = text.replace(rows, now[name])
+    PERFORMANCE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

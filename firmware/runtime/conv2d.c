@@ -45,11 +45,14 @@ static scratch_t prepare_scratch(const lmcu_conv2d_t *p, int32_t positions, void
     return s;
 }
 
+/* A few bytes at any address; the empty asm keeps GCC from calling memmove, which copies such bytes one by one. */
 LMCU_INLINE void copy_bytes(int8_t *restrict to, const int8_t *restrict from, int32_t count)
 {
 #if LMCU_DSP
     for (; count >= 4; count -= 4, to += 4, from += 4) {
-        __builtin_memcpy(to, from, 4);
+        uint32_t word = lmcu_load_word(from);
+        __asm__("" : "+r"(word));
+        __builtin_memcpy(to, &word, 4);
     }
     if (count & 2) {
         __builtin_memcpy(to, from, 2);
@@ -171,7 +174,7 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
         if (f) {
             lmcu_lora_add(f, t, o, rows, acc);
         }
-        if (plain && rows == 4) {
+        if (plain && rows == 4 && (!f || lmcu_are_small(acc, 4))) {
             write_outputs(p, 1, o, 4, acc, y + o);
         } else {
             write_any(p, o, rows, acc, y + o);
@@ -182,19 +185,30 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
 #if LMCU_DSP
 enum { POSITIONS = 2 };
 
-/* Two neighbouring positions without an adapter, plain requantization, two outputs at a time (out_c is even). */
-static void forward_plain_pair(const lmcu_conv2d_t *p, const int16_t *patches, int32_t k, int8_t *y)
+/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2][LMCU_MAX_RANK]. `f` is a
+ * constant NULL after inlining where there is no adapter. */
+LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t,
+                                    const int16_t *patches, int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c, offset = 2 * p->output_zero_point + 1;
     const int8_t *w = p->weights, *shift = p->requant.shift;
     const int32_t *bias = p->bias, *multiplier = p->requant.multiplier;
-    for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, multiplier += 2, shift += 2) {
+    int32_t o = 0;
+    for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, multiplier += 2, shift += 2, o += 2) {
         int32_t acc[4] = {0, 0, 0, 0};
         if (bias) {
             acc[0] = acc[2] = *bias++;
             acc[1] = acc[3] = *bias++;
         }
         lmcu_dot_pair(patches, w, w + k, k, acc);
+        if (f) {
+            lmcu_lora_add_pair(f, t, o, 2, acc);
+            if (!lmcu_are_small(acc, 4)) {
+                write_any(p, o, 2, acc, y);
+                write_any(p, o, 2, acc + 2, y + m);
+                continue;
+            }
+        }
         for (int32_t r = 0; r < 2; ++r) {
             const int32_t by = multiplier[r], right = shift[r];
             y[r] = lmcu_plain_output(acc[r], by, right, offset);
@@ -215,8 +229,7 @@ static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const 
         const int8_t *w = p->weights + (intptr_t)o * k;
         lmcu_dot_pair(patches, w, w + (rows - 1) * k, k, acc);
         if (f) {
-            lmcu_lora_add(f, t, o, rows, acc);
-            lmcu_lora_add(f, t + LMCU_MAX_RANK, o, rows, acc + 2);
+            lmcu_lora_add_pair(f, t, o, rows, acc);
         }
         write_any(p, o, rows, acc, y + o);
         write_any(p, o, rows, acc + 2, y + m + o);
@@ -230,7 +243,7 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
 {
     const int32_t k = patch_length(p), count = p->out_h * p->out_w;
     const scratch_t s = prepare_scratch(p, 2, scratch);
-    const int plain = !lora && lmcu_is_plain(p, k);
+    const int plain = lmcu_is_plain(p, k);
     float t[2 * LMCU_MAX_RANK];
     lmcu_factors_t f;
     if (lora) {
@@ -250,8 +263,10 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
             }
         }
 #if LMCU_DSP
-        if (n == 2 && plain && p->out_c % 2 == 0) {
-            forward_plain_pair(p, s.patch, k, y);
+        if (n == 2 && plain && !lora && p->out_c % 2 == 0) {
+            forward_plain_pair(p, 0, t, s.patch, k, y);
+        } else if (n == 2 && plain && p->out_c % 2 == 0) {
+            forward_plain_pair(p, &f, t, s.patch, k, y);
         } else if (n == 2) {
             forward_pair(p, lora ? &f : 0, t, s.patch, k, y);
         }

@@ -23,19 +23,26 @@ static int32_t excess(const lmcu_dense_t *p, const int16_t *patch)
     return p->weight_zero_point * sum;
 }
 
+/* A function of its own: what it needs would not leave the others registers. */
+LMCU_NOINLINE static int8_t large_output(int32_t acc, uint64_t multiplier, uint32_t shift, int32_t zero_point,
+                                         const lmcu_clamp_t *clamp)
+{
+    return lmcu_to_output(lmcu_round_half_away(acc, multiplier, shift), zero_point, clamp);
+}
+
 /* y of `rows` outputs from o */
 static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
 {
-    const int32_t step = p->requant.per_channel ? 1 : 0;
+    const int32_t step = p->requant.per_channel ? 1 : 0, zero_point = p->output_zero_point;
+    const lmcu_clamp_t clamp = p->clamp;
     const uint64_t *multiplier = p->requant.multiplier + o * step;
     const uint8_t *shift = p->requant.shift + o * step;
     for (int32_t i = 0; i < rows; ++i, multiplier += step, shift += step) {
         if (*shift >= 65u) { /* as most are */
             const int32_t value = lmcu_round_half_away_small(acc[i], *multiplier, *shift);
-            y[i] = (int8_t)lmcu_clamp_i32(value + p->output_zero_point, p->clamp.act_min, p->clamp.act_max);
+            y[i] = (int8_t)lmcu_clamp_i32(value + zero_point, clamp.act_min, clamp.act_max);
         } else {
-            const int64_t value = lmcu_round_half_away(acc[i], *multiplier, *shift);
-            y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+            y[i] = large_output(acc[i], *multiplier, *shift, zero_point, &clamp);
         }
     }
 }
@@ -49,7 +56,7 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const fl
         const int32_t rows = p->m - o < 4 ? p->m - o : 4;
         int32_t acc[4];
         lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, p->bias ? p->bias + o : 0, p->k, rows, acc);
-        for (int32_t i = 0; i < rows; ++i) {
+        for (int32_t i = 0; too_much != 0 && i < rows; ++i) {
             acc[i] -= too_much;
         }
         if (f) {

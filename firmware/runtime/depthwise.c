@@ -155,6 +155,8 @@ static void forward_plain(const lmcu_conv2d_t *p, const int8_t *x, const window_
     const int32_t rows = win->ky_end - win->ky_first, taps = win->kx_end - win->kx_first;
     if (rows == 3 && taps == 3) {
         forward_fours(p, x, win, 3, 3, y);
+    } else if (rows == 3 && taps == 2) { /* the left and right borders: most of a narrow map's */
+        forward_fours(p, x, win, 3, 2, y);
     } else if (taps == 3) {
         forward_fours(p, x, win, rows, 3, y);
     } else if (taps == 2) {
@@ -197,21 +199,31 @@ void lmcu_depthwise_forward(const lmcu_depthwise_t *p, const int8_t *x, int8_t *
     }
 }
 
-/* One tap: dx[c] += sum over q of (s_w[oc] * g[oc]) * w[oc], oc = c * multiplier + q */
-LMCU_INLINE void backward_tap(const float *restrict scale, const float *restrict g, const int8_t *restrict w,
-                              int32_t in_c, int32_t multiplier, float *restrict dx)
+/* dy becomes s_w[oc] * g[oc], g masked: what all taps of a position have in common */
+static void mask_and_scale(const lmcu_conv2d_t *p, const int8_t *y, float *dy)
+{
+    for (int32_t i = p->out_h * p->out_w; i > 0; --i, y += p->out_c, dy += p->out_c) {
+        for (int32_t o = 0; o < p->out_c; ++o) {
+            dy[o] = p->weight_scale[o] * lmcu_masked(dy[o], y[o], &p->clamp);
+        }
+    }
+}
+
+/* One tap: dx[c] += sum over q of scaled[oc] * w[oc], oc = c * multiplier + q */
+LMCU_INLINE void backward_tap(const float *restrict scaled, const int8_t *restrict w, int32_t in_c, int32_t multiplier,
+                              float *restrict dx)
 {
     for (int32_t c = 0; c < in_c; ++c) {
         float sum = 0.0f;
         for (int32_t q = 0; q < multiplier; ++q) {
             const int32_t oc = c * multiplier + q;
-            sum = sum + (scale[oc] * g[oc]) * (float)w[oc];
+            sum = sum + scaled[oc] * (float)w[oc];
         }
         dx[c] = dx[c] + sum;
     }
 }
 
-static void backward_position(const lmcu_depthwise_t *p, const window_t *win, const float *g, float *dx)
+static void backward_position(const lmcu_depthwise_t *p, const window_t *win, const float *scaled, float *dx)
 {
     const lmcu_conv2d_t *conv = &p->conv;
     for (int32_t ky = win->ky_first; ky < win->ky_end; ++ky) {
@@ -219,9 +231,9 @@ static void backward_position(const lmcu_depthwise_t *p, const window_t *win, co
             const int8_t *w = conv->weights + weight_offset(conv, ky, kx);
             float *to = dx + input_offset(conv, win, ky, kx);
             if (p->multiplier == 1) {
-                backward_tap(conv->weight_scale, g, w, conv->in_c, 1, to);
+                backward_tap(scaled, w, conv->in_c, 1, to);
             } else {
-                backward_tap(conv->weight_scale, g, w, conv->in_c, p->multiplier, to);
+                backward_tap(scaled, w, conv->in_c, p->multiplier, to);
             }
         }
     }
@@ -230,9 +242,7 @@ static void backward_position(const lmcu_depthwise_t *p, const window_t *win, co
 void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *dx)
 {
     const lmcu_conv2d_t *conv = &p->conv;
-    for (int32_t i = 0; i < conv->out_h * conv->out_w * conv->out_c; ++i) {
-        dy[i] = lmcu_masked(dy[i], y[i], &conv->clamp);
-    }
+    mask_and_scale(conv, y, dy);
     for (int32_t oy = 0; oy < conv->out_h; ++oy) {
         for (int32_t ox = 0; ox < conv->out_w; ++ox, dy += conv->out_c) {
             const window_t win = window_at(conv, oy, ox);
@@ -241,24 +251,20 @@ void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *
     }
 }
 
-/* dx [in_h][in_w][count] of `count` channels from `first`, in the order of the whole backward pass */
-static void backward_block(const lmcu_conv2d_t *p, int32_t first, int32_t count, const float *dy, float *dx)
+/* dx [in_h][in_w][count] of `count` channels from `first`, in the order of the whole backward pass; `count` is a constant
+ * after inlining where it is LMCU_DEPTHWISE_BLOCK. The sums of the other backward pass, which start at +0, are these. */
+LMCU_INLINE void backward_block(const lmcu_conv2d_t *p, int32_t first, int32_t count, const float *scaled, float *dx)
 {
-    const float *scale = p->weight_scale + first;
     for (int32_t oy = 0; oy < p->out_h; ++oy) {
-        for (int32_t ox = 0; ox < p->out_w; ++ox, dy += p->out_c) {
+        for (int32_t ox = 0; ox < p->out_w; ++ox, scaled += p->out_c) {
             const window_t win = window_at(p, oy, ox);
             for (int32_t ky = win.ky_first; ky < win.ky_end; ++ky) {
                 for (int32_t kx = win.kx_first; kx < win.kx_end; ++kx) {
                     const int8_t *w = p->weights + weight_offset(p, ky, kx) + first;
                     const int32_t at = (win.iy + ky * p->dilation_h) * p->in_w + win.ix + kx * p->dilation_w;
-                    float *to = dx + (intptr_t)at * count;
-                    float term[LMCU_DEPTHWISE_BLOCK];
+                    float *restrict to = dx + (intptr_t)at * count;
                     for (int32_t c = 0; c < count; ++c) {
-                        term[c] = (scale[c] * dy[first + c]) * (float)w[c];
-                    }
-                    for (int32_t c = 0; c < count; ++c) {
-                        to[c] = to[c] + term[c];
+                        to[c] = to[c] + scaled[first + c] * (float)w[c];
                     }
                 }
             }
@@ -271,15 +277,17 @@ void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y
     const lmcu_conv2d_t *conv = &p->conv;
     const int32_t positions = conv->in_h * conv->in_w, channels = conv->in_c;
     float *block = scratch;
-    for (int32_t i = 0; i < positions * channels; ++i) {
-        dy[i] = lmcu_masked(dy[i], y[i], &conv->clamp);
-    }
+    mask_and_scale(conv, y, dy);
     for (int32_t first = 0; first < channels; first += LMCU_DEPTHWISE_BLOCK) {
         const int32_t count = channels - first < LMCU_DEPTHWISE_BLOCK ? channels - first : LMCU_DEPTHWISE_BLOCK;
         for (int32_t i = 0; i < positions * count; ++i) {
             block[i] = 0.0f;
         }
-        backward_block(conv, first, count, dy, block);
+        if (count == LMCU_DEPTHWISE_BLOCK) {
+            backward_block(conv, first, LMCU_DEPTHWISE_BLOCK, dy, block);
+        } else {
+            backward_block(conv, first, count, dy, block);
+        }
         for (int32_t at = 0; at < positions; ++at) {
             for (int32_t c = 0; c < count; ++c) {
                 dy[at * channels + first + c] = block[at * count + c];

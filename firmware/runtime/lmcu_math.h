@@ -22,9 +22,26 @@ LMCU_INLINE float lmcu_float_from_bits(uint32_t bits)
     return pun.f;
 }
 
+LMCU_INLINE float lmcu_abs(float value)
+{
+#if defined(__GNUC__)
+    return __builtin_fabsf(value); /* one instruction, or the mask below */
+#else
+    return lmcu_float_from_bits(lmcu_float_bits(value) & 0x7fffffffu);
+#endif
+}
+
 LMCU_INLINE bool lmcu_is_finite(float value)
 {
     return (lmcu_float_bits(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+/* The nearest integer, halves away from zero, of abs(value) < 2^31: the float below 1/2 is added with the value's sign, and the
+ * fraction cut off. Of n + 1/2 that sum is a tie, which goes to n + 1; of no smaller value does it reach n + 1. (Compared
+ * with the definition for every float below 2^30.) */
+LMCU_INLINE int32_t lmcu_nearest(float value)
+{
+    return (int32_t)(value + lmcu_float_from_bits((lmcu_float_bits(value) & 0x80000000u) | 0x3effffffu));
 }
 
 LMCU_INLINE bool lmcu_half_is_finite(uint16_t half)
@@ -78,17 +95,18 @@ LMCU_INLINE void lmcu_halves_to_floats(const uint16_t *half, float *first, float
 uint16_t lmcu_half_nearest(float value);                      /* ties to even */
 uint16_t lmcu_half_stochastic(float value, uint32_t random16); /* up with probability = discarded fraction; random16 < 65536 */
 
-/* The same as lmcu_half_stochastic. Of a normal result 13 bits are cut off, and random bits below them cannot carry; a
+/* The same as lmcu_half_stochastic. Of a normal result 13 bits are cut off, and random bits below them cannot carry. A
  * subnormal's units are 2^-24, so that value * 2^40 is the result and 16 bits of its fraction. */
-LMCU_INLINE uint16_t lmcu_half_stochastic_quick(float value, uint32_t random16)
+LMCU_INLINE uint32_t lmcu_half_stochastic_quick(float value, uint32_t random16)
 {
-    const uint32_t bits = lmcu_float_bits(value), magnitude = bits & 0x7fffffffu, sign = bits >> 16 & 0x8000u;
-    if (magnitude < 0x38800000u) {
-        const uint32_t units = (uint32_t)(int32_t)(lmcu_float_from_bits(magnitude) * 0x1p40f);
-        return (uint16_t)(((units + random16) >> 16) + sign);
+    const uint32_t bits = lmcu_float_bits(value);
+    if ((bits << 1) - (0x38800000u << 1) < (0x477fe000u - 0x38800000u) << 1) {
+        const uint32_t half = ((bits + (random16 >> 3)) >> 13) - (112u << 10);
+        return (half + (bits >> 31 << 15)) & 0xffffu;
     }
-    if (magnitude < 0x477fe000u) {
-        return (uint16_t)(((magnitude + (random16 >> 3)) >> 13) - (112u << 10) + sign);
+    if (bits << 1 < 0x38800000u << 1) {
+        const uint32_t units = (uint32_t)(int32_t)(lmcu_abs(value) * 0x1p40f);
+        return ((units + random16) >> 16) + (bits >> 16 & 0x8000u);
     }
     return lmcu_half_stochastic(value, random16);
 }

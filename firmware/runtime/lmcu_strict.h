@@ -21,8 +21,14 @@
 
 #if defined(__GNUC__)
 #define LMCU_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define LMCU_NOINLINE __attribute__((noinline))
+#else
+#define LMCU_NOINLINE __attribute__((noinline, noclone)) /* GCC would make copies for constant arguments instead */
+#endif
 #else
 #define LMCU_INLINE static inline
+#define LMCU_NOINLINE
 #endif
 
 #endif

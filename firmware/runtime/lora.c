@@ -13,15 +13,25 @@ lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
     return f;
 }
 
+/* to[i * step] = half[i] */
+LMCU_INLINE void expand(const uint16_t *half, int32_t count, float *to, int32_t step)
+{
+    int32_t i = 0;
+    for (; i + 2 <= count; i += 2, to += 2 * step) {
+        lmcu_halves_to_floats(half + i, to, to + step);
+    }
+    if (i < count) {
+        *to = lmcu_half_to_float(half[i]);
+    }
+}
+
 static lmcu_factors_t expand_a(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
     lmcu_factors_t f = lmcu_lora_direct(lora, k, m);
     f.a_t = scratch;
     f.b = scratch + lora->rank * k;
     for (int32_t j = 0; j < lora->rank; ++j) {
-        for (int32_t i = 0; i < k; ++i) {
-            f.a_t[i * lora->rank + j] = lmcu_half_to_float(f.a_half[j * k + i]);
-        }
+        expand(f.a_half + j * k, k, f.a_t + j, lora->rank);
     }
     return f;
 }
@@ -40,9 +50,7 @@ lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int3
 lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
     const lmcu_factors_t f = expand_a(lora, k, m, scratch);
-    for (int32_t i = 0; i < m * lora->rank; ++i) {
-        f.b[i] = lmcu_half_to_float(f.b_half[i]);
-    }
+    expand(f.b_half, m * lora->rank, f.b, 1);
     return f;
 }
 
@@ -50,6 +58,17 @@ lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int
 LMCU_INLINE float factor_a(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t j, int32_t i)
 {
     return expanded ? f->a_t[i * rank + j] : lmcu_half_to_float(f->a_half[j * f->k + i]);
+}
+
+/* A[j,i] and A[j,i+1] */
+LMCU_INLINE void factors_a(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t j, int32_t i, float a[2])
+{
+    if (expanded) {
+        a[0] = f->a_t[i * rank + j];
+        a[1] = f->a_t[(i + 1) * rank + j];
+    } else {
+        lmcu_halves_to_floats(f->a_half + j * f->k + i, &a[0], &a[1]);
+    }
 }
 
 /* ---- forward ---- */
@@ -61,10 +80,13 @@ LMCU_INLINE void project(const lmcu_factors_t *f, int expanded, int32_t rank, in
     const int32_t whole = f->k & ~(LMCU_GROUP - 1);
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int32_t i = 0; i < whole; i += LMCU_GROUP, patch += step) {
-        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-            const float x = (float)patch[LMCU_PLACE(u)];
+        for (int32_t u = 0; u < LMCU_GROUP; u += 2) {
+            const float x0 = (float)patch[LMCU_PLACE(u)], x1 = (float)patch[LMCU_PLACE(u + 1)];
             for (int32_t j = 0; j < count; ++j) {
-                sum[j] = sum[j] + factor_a(f, expanded, rank, first + j, i + u) * x;
+                float a[2];
+                factors_a(f, expanded, rank, first + j, i + u, a);
+                sum[j] = sum[j] + a[0] * x0;
+                sum[j] = sum[j] + a[1] * x1;
             }
         }
     }
@@ -91,7 +113,8 @@ LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank
     }
 }
 
-void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
+/* Not copied into lmcu_lora_backward: it is large. */
+LMCU_NOINLINE void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
 {
     const lmcu_factors_t local = *f;
     if (!local.a_t) {
@@ -103,36 +126,64 @@ void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t st
     }
 }
 
-/* Nearest integer of l, halves away from zero, limited to +-2^30. Compared as bits: cheaper where flags must be moved. */
+/* Nearest integer of l, halves away from zero, limited to +-2^30. */
 LMCU_INLINE int32_t round_delta(float l)
 {
     const uint32_t bits = lmcu_float_bits(l);
-    if ((bits & 0x7fffffffu) >= 0x4e800000u) { /* 2^30 and above, NaN (which finite factors cannot give) */
+    if (bits << 1 >= 0x4e800000u << 1) { /* 2^30 and above, NaN (which finite factors cannot give) */
         return bits >> 31 != 0u ? -0x40000000 : 0x40000000;
     }
-    const int32_t whole = (int32_t)l;
-    const uint32_t rest = lmcu_float_bits(l - (float)whole);
-    const int32_t away = (rest & 0x7fffffffu) >= 0x3f000000u ? 1 : 0;
-    return whole + (rest >> 31 != 0u ? -away : away);
+    return lmcu_nearest(l);
+}
+
+/* acc + delta, limited to int32 */
+LMCU_INLINE int32_t add_limited(int32_t acc, int32_t delta)
+{
+#if LMCU_DSP
+    int32_t sum;
+    __asm__("qadd %0, %1, %2" : "=r"(sum) : "r"(acc), "r"(delta));
+    return sum;
+#else
+    return lmcu_saturate((int64_t)acc + delta);
+#endif
+}
+
+/* B[o,j] and B[o,j+1] */
+LMCU_INLINE void factors_b(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t o, int32_t j, float b[2])
+{
+    if (expanded) {
+        b[0] = f->b[j * f->m + o];
+        b[1] = f->b[(j + 1) * f->m + o];
+    } else {
+        lmcu_halves_to_floats(f->b_half + o * rank + j, &b[0], &b[1]);
+    }
 }
 
 LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict t, int32_t o,
                            int32_t rows, int32_t *restrict acc)
 {
     for (int32_t i = 0; i < rows; ++i) {
-        float s = 0.0f;
-        for (int32_t j = 0; j < rank; ++j) {
-            const float b = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
-            s = s + b * t[j];
+        float s = 0.0f, b[2];
+        int32_t j = 0;
+        for (; j + 2 <= rank; j += 2) {
+            factors_b(f, expanded, rank, o + i, j, b);
+            s = j == 0 ? b[0] * t[0] : s + b[0] * t[j]; /* the sign of a sum that is zero is lost in the integer */
+            s = s + b[1] * t[j + 1];
         }
-        acc[i] = lmcu_saturate((int64_t)acc[i] + round_delta(f->lora->c[o + i] * s));
+        if (j < rank) {
+            const float last = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
+            s = s + last * t[j];
+        }
+        acc[i] = add_limited(acc[i], round_delta(f->lora->c[o + i] * s));
     }
 }
 
 void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc)
 {
     const int32_t rank = f->lora->rank;
-    if (!f->b) {
+    if (!f->b && rank == 4 && rows == 4) {
+        add_delta(f, 0, 4, t, o, 4, acc);
+    } else if (!f->b) {
         add_delta(f, 0, rank, t, o, rows, acc);
     } else if (rank == 4 && rows == 4) {
         add_delta(f, 1, 4, t, o, 4, acc);
@@ -140,6 +191,29 @@ void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t r
         add_delta(f, 1, 4, t, o, 2, acc);
     } else {
         add_delta(f, 1, rank, t, o, rows, acc);
+    }
+}
+
+/* The delta of output o, rank 4, expanded */
+LMCU_INLINE int32_t delta_of_four(const lmcu_factors_t *f, const float b[4], const float *t, int32_t o)
+{
+    const float s = ((b[0] * t[0] + b[1] * t[1]) + b[2] * t[2]) + b[3] * t[3];
+    return round_delta(f->lora->c[o] * s);
+}
+
+void lmcu_lora_add_pair(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc)
+{
+    if (f->lora->rank != 4 || rows != 2) {
+        lmcu_lora_add(f, t, o, rows, acc);
+        lmcu_lora_add(f, t + LMCU_MAX_RANK, o, rows, acc + 2);
+        return;
+    }
+    const int32_t m = f->m;
+    const float *from = f->b + o;
+    for (int32_t r = 0; r < 2; ++r, ++from) {
+        const float b[4] = {from[0], from[m], from[2 * m], from[3 * m]};
+        acc[r] = add_limited(acc[r], delta_of_four(f, b, t, o + r));
+        acc[2 + r] = add_limited(acc[2 + r], delta_of_four(f, b, t + LMCU_MAX_RANK, o + r));
     }
 }
 
@@ -158,8 +232,21 @@ LMCU_INLINE void backward_b(const lmcu_factors_t *f, int expanded, int32_t rank,
             continue;
         }
         const float scaled = gamma * g[o];
-        for (int32_t j = 0; j < rank; ++j) {
-            const int32_t at = o * rank + j;
+        int32_t j = 0, at = o * rank;
+        for (; j + 2 <= rank; j += 2, at += 2) {
+            float b0, b1;
+            if (expanded) {
+                b0 = f->b[at];
+                b1 = f->b[at + 1];
+            } else {
+                lmcu_halves_to_floats(f->b_half + at, &b0, &b1);
+            }
+            h[j] = h[j] + b0 * g[o];
+            h[j + 1] = h[j + 1] + b1 * g[o];
+            db[at] = db[at] + scaled * u[j];
+            db[at + 1] = db[at + 1] + scaled * u[j + 1];
+        }
+        if (j < rank) {
             h[j] = h[j] + (expanded ? f->b[at] : lmcu_half_to_float(f->b_half[at])) * g[o];
             db[at] = db[at] + scaled * u[j];
         }
@@ -209,7 +296,9 @@ void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const flo
     for (int32_t j = 0; j < rank; ++j) {
         u[j] = lora->input_scale * u[j];
     }
-    if (!f->b) {
+    if (!f->b && rank == 4) {
+        backward_b(f, 0, 4, g, u, h, db);
+    } else if (!f->b) {
         backward_b(f, 0, rank, g, u, h, db);
     } else if (rank == 4) {
         backward_b(f, 1, 4, g, u, h, db);

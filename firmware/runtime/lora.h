@@ -30,6 +30,9 @@ void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t st
 /* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
 void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
 
+/* The same for two positions, `rows` <= 2 outputs each: t [2][LMCU_MAX_RANK], acc [2][2]; expanded factors only. */
+void lmcu_lora_add_pair(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
+
 /* dB and dA of one position, a lone patch, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
 void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const float *g, float *h);
 

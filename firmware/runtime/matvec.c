@@ -15,12 +15,18 @@
 #define LOOP(body) "1:\n\t" body "cmp %[patch], %[end]\n\tbne 1b"
 
 /* Four rows over whole groups, k & ~3 values; sixteen values a turn, then four. */
-static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t *acc)
+LMCU_INLINE void dot4_head(const int16_t *patch, const int8_t *w, const int32_t *bias, int32_t k, int32_t *acc)
 {
     const int8_t *w1 = w + k, *w2 = w1 + k, *w3 = w2 + k;
     const int16_t *many = patch + (k & ~15), *end = patch + (k & ~3);
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     uint32_t even, odd, word, pair;
+    if (bias) {
+        s0 = bias[0];
+        s1 = bias[1];
+        s2 = bias[2];
+        s3 = bias[3];
+    }
 #define OPERANDS(stop)                                                                                                 \
     : [patch] "+&r"(patch), [w0] "+&r"(w), [w1] "+&r"(w1), [w2] "+&r"(w2), [w3] "+&r"(w3), [s0] "+&r"(s0),             \
       [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [even] "=&r"(even), [odd] "=&r"(odd), [word] "=&r"(word),        \
@@ -42,10 +48,12 @@ static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t 
 enum { HEAD_MASK = ~3 };
 
 #else
-static void dot4_head(const int16_t *patch, const int8_t *w, int32_t k, int32_t *acc)
+LMCU_INLINE void dot4_head(const int16_t *patch, const int8_t *w, const int32_t *bias, int32_t k, int32_t *acc)
 {
     (void)patch, (void)w, (void)k;
-    acc[0] = acc[1] = acc[2] = acc[3] = 0;
+    for (int32_t r = 0; r < 4; ++r) {
+        acc[r] = bias ? bias[r] : 0;
+    }
 }
 enum { HEAD_MASK = 0 };
 #endif
@@ -57,9 +65,13 @@ LMCU_INLINE int32_t place(int32_t i)
 }
 
 /* Four rows at once: each patch value is loaded once. The head, where there is one, does what the core's SIMD can. */
-static void dot4(const int16_t *restrict patch, const int8_t *restrict w, int32_t k, int32_t *restrict acc)
+static void dot4(const int16_t *restrict patch, const int8_t *restrict w, const int32_t *bias, int32_t k,
+                 int32_t *restrict acc)
 {
-    dot4_head(patch, w, k, acc);
+    dot4_head(patch, w, bias, k, acc);
+    if ((k & ~HEAD_MASK) == 0) {
+        return;
+    }
     const int8_t *restrict w1 = w + k, *restrict w2 = w1 + k, *restrict w3 = w2 + k;
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     for (int32_t i = k & HEAD_MASK; i < k; ++i) {
@@ -75,10 +87,30 @@ static void dot4(const int16_t *restrict patch, const int8_t *restrict w, int32_
     acc[3] += s3;
 }
 
-static int32_t dot1(const int16_t *restrict patch, const int8_t *restrict w, int32_t k)
+#if LMCU_DSP
+/* One row over whole groups. */
+LMCU_INLINE int32_t dot1_head(const int16_t *patch, const int8_t *w, int32_t k)
 {
     int32_t sum = 0;
-    for (int32_t i = 0; i < k; ++i) {
+    for (const int16_t *end = patch + (k & ~3); patch != end; patch += LMCU_GROUP, w += LMCU_GROUP) {
+        const uint32_t word = lmcu_load_word(w);
+        __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(lmcu_even(word)), "r"(lmcu_load_word(patch)));
+        __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(lmcu_odd(word)), "r"(lmcu_load_word(patch + 2)));
+    }
+    return sum;
+}
+#else
+LMCU_INLINE int32_t dot1_head(const int16_t *patch, const int8_t *w, int32_t k)
+{
+    (void)patch, (void)w, (void)k;
+    return 0;
+}
+#endif
+
+static int32_t dot1(const int16_t *restrict patch, const int8_t *restrict w, int32_t k)
+{
+    int32_t sum = dot1_head(patch, w, k);
+    for (int32_t i = k & HEAD_MASK; i < k; ++i) {
         sum += (int16_t)w[i] * patch[place(i)];
     }
     return sum;
@@ -87,14 +119,11 @@ static int32_t dot1(const int16_t *restrict patch, const int8_t *restrict w, int
 void lmcu_dot_block(const int16_t *patch, const int8_t *w, const int32_t *bias, int32_t k, int32_t rows, int32_t *acc)
 {
     if (rows == 4) {
-        dot4(patch, w, k, acc);
-    } else {
-        for (int32_t r = 0; r < rows; ++r) {
-            acc[r] = dot1(patch, w + (intptr_t)r * k, k);
-        }
+        dot4(patch, w, bias, k, acc);
+        return;
     }
-    for (int32_t r = 0; bias && r < rows; ++r) {
-        acc[r] += bias[r];
+    for (int32_t r = 0; r < rows; ++r) {
+        acc[r] = (bias ? bias[r] : 0) + dot1(patch, w + (intptr_t)r * k, k);
     }
 }
 

@@ -2,6 +2,7 @@
 /* Between float32, int8 and uint8: the edges of a model, and rescaling inside it. */
 #include "lmcu_strict.h"
 
+#include "lmcu_math.h"
 #include "lmcu_ops.h"
 #include "requant.h"
 
@@ -11,10 +12,7 @@ static int8_t quantized(float x, const lmcu_affine_t *p)
     const float ratio = x / p->scale;
     float limited = ratio > -0x1p+20f ? ratio : -0x1p+20f;
     limited = limited < 0x1p+20f ? limited : 0x1p+20f;
-    const int32_t whole = (int32_t)limited;
-    const float rest = limited - (float)whole;
-    const int32_t rounded = whole + (rest >= 0.5f) - (rest <= -0.5f);
-    return (int8_t)lmcu_clamp_i32(rounded + p->zero_point, -128, 127);
+    return (int8_t)lmcu_clamp_i32(lmcu_nearest(limited) + p->zero_point, -128, 127);
 }
 
 void lmcu_quantize_forward(const lmcu_affine_t *p, const float *x, int8_t *y)

@@ -2,6 +2,7 @@
 /* Sum, mean and maximum over any dimensions: x seen as kept [k0][k1][k2] and reduced [r0][r1][r2] dimensions -> y [kept]. */
 #include "lmcu_strict.h"
 
+#include "lmcu_math.h"
 #include "lmcu_ops.h"
 #include "requant.h"
 
@@ -38,9 +39,7 @@ static int32_t rounded(float value)
 {
     float limited = value > -0x1p+20f ? value : -0x1p+20f;
     limited = limited < 0x1p+20f ? limited : 0x1p+20f;
-    const int32_t whole = (int32_t)limited;
-    const float rest = limited - (float)whole;
-    return whole + (rest >= 0.5f) - (rest <= -0.5f);
+    return lmcu_nearest(limited);
 }
 
 void lmcu_reduce_sum_forward(const lmcu_reduce_t *p, const int8_t *x, int8_t *y)

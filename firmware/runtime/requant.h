@@ -54,7 +54,7 @@ LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
 }
 
 /* Whether lmcu_plain_output serves a whole convolution with K values an output: every shift is to the right, no accumulator reaches 2^30
- * (K * 128 * 255 + |b|; with an adapter there is no bound), the output is clamped to int8 only. */
+ * (K * 128 * 255 + |b|; with an adapter there is no bound: lmcu_are_small), the output is clamped to int8 only. */
 LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p, int32_t k)
 {
     int plain = k <= 16384 && p->clamp.act_min == -128 && p->clamp.act_max == 127;
@@ -65,7 +65,17 @@ LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p, int32_t k)
     return plain;
 }
 
-/* The int8 output for shift < 0 and |acc| < 2^30, where nothing can overflow and no side needs a test; `offset` is
+/* Whether lmcu_plain_output serves these accumulators: -2^30 <= acc < 2^30. */
+LMCU_INLINE int lmcu_are_small(const int32_t *acc, int32_t count)
+{
+    uint32_t any = 0;
+    for (int32_t i = 0; i < count; ++i) {
+        any |= (uint32_t)acc[i] + 0x40000000u;
+    }
+    return any >> 31 == 0u;
+}
+
+/* The int8 output for shift < 0 and -2^30 <= acc < 2^30, where nothing can overflow and no side needs a test; `offset` is
  * 2 * zero_point + 1. Half of the rounding and the zero point are added one bit below the result's last. */
 LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
 {
@@ -100,11 +110,11 @@ LMCU_INLINE int64_t lmcu_round_half_away(int64_t acc, uint64_t multiplier, uint3
 /* The same for shift >= 65: below 2^30, and what is below bit 64 of the product cannot carry. */
 LMCU_INLINE int32_t lmcu_round_half_away_small(int32_t acc, uint64_t multiplier, uint32_t shift)
 {
-    const uint32_t a = acc < 0 ? 0u - (uint32_t)acc : (uint32_t)acc;
+    const uint32_t sign = acc < 0 ? ~0u : 0u, a = ((uint32_t)acc ^ sign) - sign;
     const uint64_t low = (uint64_t)a * (uint32_t)multiplier;
     const uint32_t high = (uint32_t)(((uint64_t)a * (uint32_t)(multiplier >> 32) + (low >> 32)) >> 32);
-    const int32_t magnitude = (int32_t)((high + (1u << (shift - 65u))) >> (shift - 64u));
-    return acc < 0 ? -magnitude : magnitude;
+    const uint32_t magnitude = ((high >> (shift - 65u)) + 1u) >> 1;
+    return (int32_t)((magnitude ^ sign) - sign);
 }
 
 /* value + zero_point into [act_min, act_max], whatever the value */

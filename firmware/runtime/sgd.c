@@ -25,42 +25,26 @@ static segment_t segment(uint32_t index)
     return result;
 }
 
-/* gradients *= 1/samples; returns their sum of squares in parameter order where clipping asks for it. */
-static float scale_gradients(float factor)
-{
-    float *g = lmcu_model.gradients, *const end = g + lmcu_model.param_count;
-    float sum = 0.0f;
-    if (lmcu_context.settings.clip_norm == 0.0f) {
-        for (; g != end; ++g) {
-            *g = *g * factor;
-        }
-        return sum;
-    }
-    for (; g != end; ++g) {
-        const float scaled = *g * factor;
-        *g = scaled;
-        sum = sum + scaled * scaled;
-    }
-    return sum;
-}
-
-/* Scales the gradients so that their norm is at most clip_norm; false if the norm is not finite. */
-static bool clip_gradients(float squares)
+/* What the gradients are still to be multiplied by, after they were multiplied by `factor`: where clipping asks for their norm that
+ * is done here, and the rest makes the norm clip_norm at most. False if the norm is not finite. */
+static bool clip_gradients(float factor, float *rest)
 {
     const float clip = lmcu_context.settings.clip_norm;
+    float squares = 0.0f;
+    *rest = factor;
     if (clip == 0.0f) {
         return true;
+    }
+    for (float *g = lmcu_model.gradients, *const end = g + lmcu_model.param_count; g != end; ++g) {
+        const float scaled = *g * factor;
+        *g = scaled;
+        squares = squares + scaled * scaled;
     }
     if (!lmcu_is_finite(squares)) {
         return false;
     }
     const float norm = lmcu_sqrt(squares);
-    if (norm > clip) {
-        const float factor = clip / norm;
-        for (uint32_t i = 0u; i < lmcu_model.param_count; ++i) {
-            lmcu_model.gradients[i] = lmcu_model.gradients[i] * factor;
-        }
-    }
+    *rest = norm > clip ? clip / norm : 1.0f;
     return true;
 }
 
@@ -76,74 +60,107 @@ static float *momentum(void)
     return lmcu_model.momentum ? lmcu_model.momentum : lmcu_model.gradients;
 }
 
-/* The gradients become the new momentum m = mu * m + g. False where a new value is not finite, as it is not where the
- * gradient or m is not: products with 0 add up to 0 of finite values only. */
-static bool advance_segment(const segment_t s)
+/* The gradients, times `rest`, become the new momentum m = mu * m + g. Returns the sum of all abs(m). */
+static float advance_segment(const segment_t s, float rest)
 {
     const float mu = lmcu_context.settings.momentum;
-    const uint16_t *p = lmcu_model.factors + s.first;
     const float *m = momentum() + s.first;
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
-    float poison = 0.0f;
-    for (; end - g >= 2; g += 2, m += 2, p += 2) {
-        float p0, p1;
-        lmcu_halves_to_floats(p, &p0, &p1);
-        const float m0 = mu * m[0] + g[0], m1 = mu * m[1] + g[1];
-        g[0] = m0;
-        g[1] = m1;
-        poison = poison + new_value(&s, p0, m0) * 0.0f;
-        poison = poison + new_value(&s, p1, m1) * 0.0f;
+    float sum = 0.0f;
+    for (; end - g >= 4; g += 4, m += 4) {
+        for (int32_t i = 0; i < 4; ++i) {
+            const float next = mu * m[i] + g[i] * rest;
+            g[i] = next;
+            sum = sum + lmcu_abs(next);
+        }
     }
-    if (g != end) {
-        *g = mu * *m + *g;
-        poison = poison + new_value(&s, lmcu_half_to_float(*p), *g) * 0.0f;
+    for (; g != end; ++g, ++m) {
+        *g = mu * *m + *g * rest;
+        sum = sum + lmcu_abs(*g);
     }
-    return poison == 0.0f;
+    return sum;
+}
+
+/* Whether every new value is finite, one by one: what a gradient or m that is not finite makes is not. */
+static bool is_finite_segment(const segment_t s)
+{
+    for (uint32_t i = s.first; i < s.end; ++i) {
+        if (!lmcu_is_finite(new_value(&s, lmcu_half_to_float(lmcu_model.factors[i]), lmcu_model.gradients[i]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The same known from the sum, which no m exceeds, with factors below 2^16; false: not known. */
+static bool is_small_segment(const segment_t *s, float sum)
+{
+    return s->lr * sum <= 0x1p125f && s->lr_decay <= 0x1p100f;
 }
 
 /* One parameter takes the momentum that advance_segment left and rounds with 16 random bits, or to nearest. */
-LMCU_INLINE void write_one(const segment_t *s, float *keep, uint32_t i, float p, bool nearest, uint32_t random16)
+LMCU_INLINE uint32_t written(const segment_t *s, const float *m, float *keep, float p, bool nearest, uint32_t random16)
 {
-    const float m = lmcu_model.gradients[i], value = new_value(s, p, m);
-    keep[i] = m;
-    lmcu_model.factors[i] = nearest ? lmcu_half_nearest(value) : lmcu_half_stochastic_quick(value, random16);
+    const float value = new_value(s, p, *m);
+    *keep = *m;
+    return nearest ? lmcu_half_nearest(value) : lmcu_half_stochastic_quick(value, random16);
 }
 
-/* Parameter i takes one half of the random word i / 2. */
-static void write_segment(const segment_t s)
+/* Parameter i takes one half of the random word i / 2. `nearest` is a constant after inlining. */
+LMCU_INLINE void write_segment(const segment_t s, bool nearest)
 {
     const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_UPDATE, lmcu_context.step);
-    const bool nearest = lmcu_context.settings.rounding == LMCU_ROUND_NEAREST;
-    float *keep = momentum();
-    uint32_t i = s.first;
-    if ((i & 1u) != 0u && i < s.end) {
-        write_one(&s, keep, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) >> 16);
-        ++i;
+    uint16_t *half = lmcu_model.factors + s.first, *const end = lmcu_model.factors + s.end;
+    const float *m = lmcu_model.gradients + s.first;
+    float *keep = momentum() + s.first;
+    lmcu_random_t words = lmcu_rand_from(key, s.first >> 1);
+    if ((s.first & 1u) != 0u && half != end) {
+        const uint32_t random = lmcu_rand_next(&words);
+        *half = (uint16_t)written(&s, m++, keep++, lmcu_half_to_float(*half), nearest, random >> 16);
+        ++half;
     }
-    for (; i + 2u <= s.end; i += 2u) {
-        const uint32_t random = nearest ? 0u : lmcu_rand_at(key, i >> 1);
+    for (; end - half >= 2; half += 2, m += 2, keep += 2) {
+        const uint32_t random = nearest ? 0u : lmcu_rand_next(&words);
         float p0, p1;
-        lmcu_halves_to_floats(lmcu_model.factors + i, &p0, &p1);
-        write_one(&s, keep, i, p0, nearest, random & 0xffffu);
-        write_one(&s, keep, i + 1u, p1, nearest, random >> 16);
+        lmcu_halves_to_floats(half, &p0, &p1);
+        half[0] = (uint16_t)written(&s, m, keep, p0, nearest, random & 0xffffu);
+        half[1] = (uint16_t)written(&s, m + 1, keep + 1, p1, nearest, random >> 16);
     }
-    if (i < s.end) {
-        write_one(&s, keep, i, lmcu_half_to_float(lmcu_model.factors[i]), nearest, lmcu_rand_at(key, i >> 1) & 0xffffu);
+    if (half != end) {
+        *half = (uint16_t)written(&s, m, keep, lmcu_half_to_float(*half), nearest, lmcu_rand_next(&words) & 0xffffu);
     }
+}
+
+/* Functions of their own: inside lmcu_update the loop would find too few registers left. */
+LMCU_NOINLINE static void write_nearest(const segment_t s)
+{
+    write_segment(s, true);
+}
+
+LMCU_NOINLINE static void write_stochastic(const segment_t s)
+{
+    write_segment(s, false);
 }
 
 bool lmcu_update(uint32_t samples)
 {
-    if (!clip_gradients(scale_gradients(1.0f / (float)samples))) {
+    const uint32_t count = 2u * lmcu_model.adapter_count;
+    float rest;
+    if (!clip_gradients(1.0f / (float)samples, &rest)) {
         return false;
     }
-    for (uint32_t index = 0u; index < 2u * lmcu_model.adapter_count; ++index) {
-        if (!advance_segment(segment(index))) {
+    for (uint32_t index = 0u; index < count; ++index) {
+        const segment_t s = segment(index);
+        if (!is_small_segment(&s, advance_segment(s, rest)) && !is_finite_segment(s)) {
             return false;
         }
     }
-    for (uint32_t index = 0u; index < 2u * lmcu_model.adapter_count; ++index) {
-        write_segment(segment(index));
+    for (uint32_t index = 0u; index < count; ++index) {
+        if (lmcu_context.settings.rounding == LMCU_ROUND_NEAREST) {
+            write_nearest(segment(index));
+        } else {
+            write_stochastic(segment(index));
+        }
     }
     return true;
 }

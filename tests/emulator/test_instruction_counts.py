@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import cycles, run
 
 RESULTS = json.loads(run.RESULTS.read_text())
 QUICK = ("dense 64 -> 12", "conv 1x1, 25x5x64 -> 64", "depthwise 3x3, 25x5x64")
@@ -36,3 +37,42 @@ def test_every_kernel_of_the_anchors_is_measured() -> None:
     assert (
         shapes == {(k.name, k.macs) for k in run.cases.KERNELS} == {(r["name"], r["macs"]) for r in RESULTS["kernels"]}
     )
+
+
+@pytest.mark.parametrize(
+    ("instruction", "operands", "falls_through", "jumps"),
+    [
+        ("ldmia.w", "sp!, {r4, r5, r6-r8, pc}", 7, 9),
+        ("push", "{r3, lr}", 3, 5),
+        ("vpush", "{d8-d9}", 5, 7),
+        ("ldr.w", "r1, [r0], #4", 2, 4),
+        ("ldrd", "r5, r3, [r4, #-16]", 3, 3),
+        ("vldr", "s14, [r2, #-8]", 2, 2),
+        ("bne.n", "8005692", 1, 3),
+        ("cbz", "r0, 8005692", 1, 3),
+        ("vdivmi.f32", "s9, s16, s0", 14, 16),
+        ("vmla.f32", "s1, s2, s3", 3, 5),
+        ("smlabb", "r5, r9, sl, r5", 1, 3),
+        ("bic.w", "r1, r3, #3", 1, 3),
+        ("vmov", "s0, s1, r0, r1", 2, 2),
+    ],
+)
+def test_cycles_are_the_manuals(instruction: str, operands: str, falls_through: int, jumps: int) -> None:
+    assert cycles.cost(instruction, operands)[:2] == (falls_through, jumps)
+
+
+@pytest.mark.emulator
+def test_unicorn_and_qemu_execute_the_same_instructions(tmp_path: Path) -> None:
+    """Two emulators, two ways of counting: of this kernel the whole inference is some 40 instructions more."""
+    (kernel,) = (k for k in run.cases.KERNELS if k.name == "dense 64 -> 12")
+    (tmp_path / "kernel.tflite").write_bytes(kernel.make())
+    spent = cycles.profile(tmp_path / "kernel.tflite", run.BOARD, adapt="none", loss="mse")["inference"].to_dict(1)
+    counted = run.measure_kernel(kernel)["instructions"]
+    assert counted < spent["instructions"] + 60 < counted + 120
+    assert 1.2 < spent["cycles"] / spent["instructions"] < 1.6
+
+
+def test_the_cycles_of_the_document_are_of_this_compiler() -> None:
+    committed = json.loads(cycles.RESULTS.read_text())
+    assert committed["compiler"] == RESULTS["compiler"]
+    assert [r["name"] for r in committed["models"]] == [r["name"] for r in RESULTS["models"]]

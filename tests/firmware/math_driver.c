@@ -65,11 +65,25 @@ static void mix(void)
     }
 }
 
+static void round_values(void)
+{
+    float value;
+    while (fread(&value, 4, 1, stdin) == 1) {
+        const int32_t nearest = lmcu_nearest(value);
+        put(&nearest, 4);
+    }
+}
+
 static void random_words(void)
 {
     struct { uint32_t seed, stream, step, index; } in;
     while (fread(&in, sizeof in, 1, stdin) == 1) {
-        const uint32_t value = lmcu_rand_at(lmcu_rand_key(in.seed, in.stream, in.step), in.index);
+        const uint32_t key = lmcu_rand_key(in.seed, in.stream, in.step), value = lmcu_rand_at(key, in.index);
+        lmcu_random_t words = lmcu_rand_from(key, in.index - 1u);
+        (void)lmcu_rand_next(&words);
+        if (lmcu_rand_next(&words) != value) {
+            abort();
+        }
         put(&value, 4);
     }
 }
@@ -107,6 +121,7 @@ int main(int argc, char **argv)
     else if (strcmp(name, "log") == 0) { map(lmcu_log); }
     else if (strcmp(name, "sqrt") == 0) { map(lmcu_sqrt); }
     else if (strcmp(name, "mix") == 0) { mix(); }
+    else if (strcmp(name, "round") == 0) { round_values(); }
     else if (strcmp(name, "random") == 0) { random_words(); }
     else if (strcmp(name, "crc32") == 0) { checksum(); }
     else if (strcmp(name, "self_test") == 0) { self_test(0u); }

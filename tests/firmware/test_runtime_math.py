@@ -7,6 +7,7 @@ import platform
 import subprocess
 import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,17 @@ def mix(x: Array) -> Array:
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return x ^ (x >> np.uint32(16))
+
+
+def test_nearest_integer_is_half_away_from_zero(run: Run) -> None:
+    """Halves and their neighbours in every binade, and random floats, against exact rational arithmetic."""
+    halves = np.concatenate([np.arange(2000), 2 ** np.arange(24) - 1, 2 ** np.arange(24)]) + np.float32(0.5)
+    bits = halves.astype(np.float32).view(np.uint32)
+    words = np.concatenate([bits + np.uint32(d) for d in (0, 1, 2**32 - 1)])
+    words = np.concatenate([words, np.random.default_rng(11).integers(0, 0x4E800000, 50_000, dtype=np.uint32)])
+    values = np.concatenate([words, words | np.uint32(1 << 31)]).view(np.float32)
+    want = [int(abs(Fraction(float(v))) + Fraction(1, 2)) * (-1 if v < 0 else 1) for v in values]
+    assert np.array_equal(np.frombuffer(run("round", values.tobytes()), "<i4"), want)
 
 
 def test_mix_and_rand_follow_the_formula(run: Run) -> None:

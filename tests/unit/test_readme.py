@@ -53,7 +53,7 @@ def test_python_runs(folder: Path) -> None:
 def test_table_is_the_benchmarks() -> None:
     assert len(RESULTS["models"]) == 4
     assert readme.rows(TEXT) == readme.table(RESULTS)
-    assert readme.training_rows(readme.PERFORMANCE.read_text(encoding="utf-8")) == readme.training_table(RESULTS)
+    assert readme.tables(readme.PERFORMANCE.read_text(encoding="utf-8")) == readme.measured()
 
 
 def test_first_screen_holds_what_a_newcomer_needs() -> None:
