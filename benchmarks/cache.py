@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lora_mcu
+from lora_mcu import boards
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -58,7 +59,8 @@ class Measured:
 
 def measure(case: Case, cache: str) -> Measured:
     """Compile, build and run one case."""
-    program = lora_mcu.compile(bench.CASES[case.model], board=bench.BOARD, adapt=case.adapt, cache=cache)
+    sram = boards.load(bench.BOARD).sram_bytes - bench.OWN_BYTES
+    program = lora_mcu.compile(bench.CASES[case.model], board=bench.BOARD, adapt=case.adapt, cache=cache, sram=sram)
     with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
         folder = Path(temporary) / "project"
         program.write(folder)

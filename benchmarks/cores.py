@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lora_mcu
+from lora_mcu import boards
 from lora_mcu.program import NUMERICS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -42,7 +43,8 @@ class Measured:
 
 def measure(model: Path, board: str, layers: int, numerics: str) -> Measured:
     """Compile with the last ``layers`` layers adapted, build with the benchmark's main, run."""
-    program = lora_mcu.compile(model, board=board, adapt=f"last:{layers}", rank=4, numerics=numerics)
+    sram = boards.load(board).sram_bytes - bench.OWN_BYTES
+    program = lora_mcu.compile(model, board=board, adapt=f"last:{layers}", rank=4, numerics=numerics, sram=sram)
     with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
         folder = Path(temporary) / "project"
         program.write(folder)

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lora_mcu
+from lora_mcu import boards
 from lora_mcu.emulators.stm32.core import arm, unicorn
 from lora_mcu.emulators.stm32.part import Machine
 
@@ -180,7 +181,8 @@ class Profiler:
 def profile(model: Path, board: str, **arguments: Any) -> dict[str, Spent]:
     """Of an inference and of steps at batch 1 and BATCH that benchmarks/main.c runs, B not zero."""
     with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
-        program = lora_mcu.compile(model, board=board, rank=4, **arguments)
+        sram = boards.load(board).sram_bytes - bench.OWN_BYTES
+        program = lora_mcu.compile(model, board=board, rank=4, sram=sram, **arguments)
         program.write(Path(temporary) / "project")
         elf = bench.build(program, Path(temporary) / "project").elf
         region = program.board.adapter_region

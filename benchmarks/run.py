@@ -45,6 +45,7 @@ MLP = "MLP 128-48-32-10"
 RATIO_TARGET = 3.2  # a training sample at batch 8 over the model's own inference, mode f32
 TIMEOUT_S = 200
 TOLERANCE = 0.02
+OWN_BYTES = 64  # of SRAM that main.c takes, where a plan would use all
 
 
 def build(program: lora_mcu.Program, folder: Path) -> Any:
