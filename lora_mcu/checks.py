@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def doctor() -> list[Check]:
         checks.append(_check(name, partial(_program, name), purpose, f"apt install {package}"))
     for name, line, purpose in _OPTIONAL_PROGRAMS:
         checks.append(_check(name, partial(_program, name), purpose, line, optional=True))
+    purpose, line = "emulate --with renode", "unpack Renode's portable release and set RENODE to its renode"
+    checks.append(_check("renode", lambda: _program(os.environ.get("RENODE", "renode")), purpose, line, optional=True))
     for name, module, extra, purpose in _EXTRAS:
         line = f"pip install 'lora-mcu[{extra}]'"
         checks.append(_check(name, partial(_package, name, module), purpose, line, optional=True))
