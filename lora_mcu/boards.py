@@ -7,6 +7,7 @@ Plain dataclasses and the standard library only, because every command of the to
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -364,24 +365,41 @@ def parse(text: str, file: str) -> Board:
     return board
 
 
+def _files() -> dict[str, Path]:
+    """The boards that lora_mcu brings, and those of the folder that LORA_MCU_BOARDS names. Raises BoardError."""
+    found = {file.stem: file for file in Path(resources.path("boards")).glob("*.toml")}
+    own = os.environ.get("LORA_MCU_BOARDS")
+    if own and not Path(own).is_dir():
+        raise BoardError(f"LORA_MCU_BOARDS names {own!r}, which is no folder")
+    for file in Path(own).glob("*.toml") if own else ():
+        if file.stem in found:
+            raise BoardError(f"{file}: lora_mcu brings a board {file.stem}: give yours another name")
+        found[file.stem] = file
+    return found
+
+
 def names() -> list[str]:
     """Return the names of all boards, sorted."""
-    return sorted(file.stem for file in resources.path("boards").glob("*.toml"))
+    return sorted(_files())
 
 
 def load(name: str) -> Board:
-    """Return the board ``name`` (a file ``boards/<name>.toml``).
+    """Return the board ``name``: a file ``boards/<name>.toml``, or ``<name>.toml`` in the folder LORA_MCU_BOARDS.
 
     Raises:
         BoardError: no such board (with near matches), or its file is wrong (with file, key and allowed values).
     """
-    known = names()
+    known = _files()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known boards: {', '.join(known)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known boards: {', '.join(sorted(known))}"
         raise BoardError(f"unknown board {name!r}; {hint}")
-    file = Path(resources.path("boards")) / f"{name}.toml"
-    board = parse(file.read_text(encoding="utf-8"), f"boards/{name}.toml")
+    file = known[name]
+    where = f"{file.parent.name}/{name}.toml"
+    try:
+        board = parse(file.read_text(encoding="utf-8"), where)
+    except (OSError, UnicodeDecodeError):
+        raise BoardError(f"{where} cannot be read as text") from None
     if board.identity != name:
-        raise BoardError(f"boards/{name}.toml: identity must be {name!r} like the file, found {board.identity!r}")
+        raise BoardError(f"{where}: identity must be {name!r} like the file, found {board.identity!r}")
     return board

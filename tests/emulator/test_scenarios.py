@@ -89,7 +89,7 @@ def in_renode(compiled: Compiled, data: Path, flash: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", [name for name in BOARDS if name.startswith(("n", "f", "d"))])
+@pytest.mark.parametrize("board", [name for name in BOARDS if "renode" in boards.load(name).emulators])
 def test_scenarios_in_renode(board: str, data: Path, tmp_path: Path) -> None:
     try:
         find_renode()
