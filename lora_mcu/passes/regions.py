@@ -27,14 +27,15 @@ class Layout:
 def place(runtime: int, arrays: Mapping[str, int], sizes: Sequence[int]) -> Layout:
     """Place ``arrays`` (bytes by name) into regions of ``sizes`` bytes, the first of which holds ``runtime`` bytes too.
 
-    Exhaustive, the largest array first and into the smallest region that holds it, ended by the first placement that
-    leaves as much in one region as any can. Equal inputs give equal placements.
+    Exhaustive, the largest array first, regions in their order but the largest last (a board lists fast memories
+    first), ended by the first placement that leaves as much in one region as any can. Equal inputs give equal
+    placements.
     """
     rooms = [sizes[0] - runtime, *sizes[1:]]
     names = sorted(arrays, key=lambda name: (-arrays[name], name))
     over = max(sum(arrays.values()) - sum(rooms), -rooms[0])
     if over <= 0:
-        search = _Search([arrays[name] for name in names], max(rooms))
+        search = _Search([arrays[name] for name in names], rooms)
         search.run(0, rooms, [])
         if search.where is not None:
             return Layout(dict(zip(names, search.where, strict=True)), tuple(search.left))
@@ -43,8 +44,10 @@ def place(runtime: int, arrays: Mapping[str, int], sizes: Sequence[int]) -> Layo
 
 
 class _Search:
-    def __init__(self, sizes: list[int], best: int) -> None:
-        self.sizes, self.bound = sizes, best
+    def __init__(self, sizes: list[int], rooms: list[int]) -> None:
+        self.sizes, self.bound = sizes, max(rooms)
+        largest = rooms.index(self.bound)
+        self.order = [*(at for at in range(len(rooms)) if at != largest), largest]
         self.where: list[int] | None = None
         self.left: list[int] = []
 
@@ -56,7 +59,7 @@ class _Search:
         if i == len(self.sizes):
             self.where, self.left = list(where), list(rooms)
             return
-        for at in sorted(range(len(rooms)), key=lambda at: rooms[at]):
+        for at in self.order:
             if rooms[at] >= self.sizes[i]:
                 rooms[at] -= self.sizes[i]
                 self.run(i + 1, rooms, [*where, at])
