@@ -30,6 +30,14 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([LORA_MCU, *arguments], cwd=folder, capture_output=True, text=True, timeout=150)
 
 
+def wait_for_lines(file: Path, count: int) -> None:
+    """Until so many pieces have gone over the line."""
+    deadline = time.monotonic() + 60
+    while not file.exists() or file.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline, f"{file.name} has fewer than {count} lines"
+        time.sleep(0.05)
+
+
 def write_data(folder: Path, count: int) -> None:
     rng = np.random.default_rng(1)
     np.savez(folder / "data.npz", x=rng.standard_normal((count, 128, 6)).astype(np.float32), y=np.arange(count) % 6)
@@ -41,8 +49,8 @@ def test_a_killed_host_loses_nothing(tmp_path: Path, har: Compiled) -> None:
     assert har.program.info.store_capacity < WINDOWS
     with lora_mcu.emulate(har.folder) as url:
         command = [LORA_MCU, "train", str(har.folder), "data.npz", "--port", url, *TRAINING]
-        host = subprocess.Popen(command, cwd=tmp_path)
-        time.sleep(6)
+        host = subprocess.Popen([*command, "--trace", "killed.jsonl"], cwd=tmp_path)
+        wait_for_lines(tmp_path / "killed.jsonl", 150)
         assert host.poll() is None, "it was too quick to be killed"
         host.send_signal(signal.SIGKILL)
         host.wait(timeout=20)

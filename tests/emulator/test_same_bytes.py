@@ -82,8 +82,8 @@ def test_a_reset_twin_gives_the_same_bytes_again(har: Compiled, windows: Samples
         ("include/random.h", "0x846ca68bu", "0x846ca68au"),  # the generator: one bit of a constant
         (
             "src/runtime/lora.c",
-            "(int64_t)acc[i] + ",
-            "(int64_t)(acc[i] ^ 1) + ",
+            "return lmcu_nearest(l)",
+            "return lmcu_nearest(l) ^ 1",
         ),  # a kernel: its sum
     ],
 )
@@ -139,10 +139,10 @@ def test_where_they_part_is_told(small: dict[str, Compiled], thousand: same_byte
     """One bit of one parameter, from one step on: the planted code is another device's."""
     program = small["netduinoplus2"].program
     files, file = program.files(), "src/runtime/sgd.c"
-    old = b"        write_segment(segment(index));\n    }\n"
-    new = old + b"    lmcu_model.factors[77] ^= (uint16_t)(lmcu_context.step == 437u);\n"
-    assert files[file].count(old) == 1
-    planted = Twin.from_files({**files, file: files[file].replace(old, new)}, program.info)
+    old = b"    return true;\n}\n"
+    new = b"    lmcu_model.factors[77] ^= (uint16_t)(lmcu_context.step == 437u);\n" + old
+    assert files[file].endswith(old)  # of lmcu_update
+    planted = Twin.from_files({**files, file: files[file].removesuffix(old) + new}, program.info)
     names = program.info.layers
     at = 77 - 2 * (names[0].k + names[0].m)
     was = int(np.frombuffer(thousand[438], "<u2")[77])
