@@ -36,6 +36,8 @@ def refuse_impossible(board: Board, file: str) -> None:
 def _identity(board: Board) -> str | None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", board.identity):
         return f"identity must be small letters, digits and _, like the file's name, found {board.identity!r}"
+    if not board.description.isprintable() or "*/" in board.description or len(board.description) > 200:
+        return "description must be one line of at most 200 characters without */: it stands in comments of the project"
     if not re.fullmatch(r"[\w-]+", board.platformio.board, re.ASCII):
         return f"platformio.board must be letters, digits, - and _, found {board.platformio.board!r}"
     if board.family != "library" and board.platformio.board != board.identity:

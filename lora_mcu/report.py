@@ -13,7 +13,7 @@ from lora_mcu.passes import estimate
 from lora_mcu.passes.estimate import LayerCost
 from lora_mcu.passes.memory import align4
 from lora_mcu.passes.ring import sample_line_bytes
-from lora_mcu.sram import STORE_SYMBOLS, place, runtime_config, runtime_memory, tag_bytes
+from lora_mcu.sram import STORE_SYMBOLS, needed, runtime_config, runtime_memory, tag_bytes
 
 if TYPE_CHECKING:
     from lora_mcu.program import Program
@@ -173,9 +173,7 @@ def _totals(program: Program, flash: int) -> list[BoardTotal]:
     ring = runtime_config()["RX_RING_BYTES"]
     totals = []
     for board in (b for b in map(boards.load, boards.names()) if not b.is_native):
-        total = sum(s.nbytes for s in own) + sum(runtime_memory(board, ring, program.key).values())
-        over = place(board, own, program.key, ring).over
-        sram = board.sram_bytes + over if over else total
+        sram = needed(board, own, program.key, ring)
         totals.append(BoardTotal(board.identity, sram, board.sram_bytes, flash, board.flash_bytes))
     return totals
 

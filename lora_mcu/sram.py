@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lora_mcu import resources
@@ -42,13 +42,18 @@ def allocate(
     layout = place(board, fixed, key, ring_bytes)
     names = [region.name for region in board.sram]
     symbols = [replace(s, region=names[layout.where[s.name]]) for s in fixed]
-    total = sum(s.nbytes for s in fixed) + sum(runtime_memory(board, ring_bytes, key).values())
-    need = board.sram_bytes + layout.over if layout.over else total
     stores = adaptation.layers and not info.streaming and not layout.over  # sequences of frames are streamed
     free = layout.left[layout.roomiest] - _class_seen(info)
     capacity = _store_capacity(info, free) if stores else 0
     store = _store(info, capacity, names[layout.roomiest])
-    return Sram(symbols + store, ring_bytes, capacity, need)
+    return Sram(symbols + store, ring_bytes, capacity, needed(board, fixed, key, ring_bytes))
+
+
+def needed(board: Board, symbols: Sequence[MemorySymbol], key: bytes | None, ring_bytes: int) -> int:
+    """Bytes of SRAM that these arrays, runtime and port take; more than the board's where they do not fit."""
+    over = place(board, symbols, key, ring_bytes).over
+    total = sum(s.nbytes for s in symbols) + sum(runtime_memory(board, ring_bytes, key).values())
+    return board.sram_bytes + over if over else total
 
 
 def place(board: Board, symbols: Iterable[MemorySymbol], key: bytes | None, ring_bytes: int) -> regions.Layout:

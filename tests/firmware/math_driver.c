@@ -74,6 +74,21 @@ static void round_values(void)
     }
 }
 
+/* Against the definition, for every float whose magnitude is below 2^30; prints how many differ. */
+static void round_every_value(void)
+{
+    uint32_t wrong = 0;
+    for (uint32_t bits = 0; bits < 0x4e800000u; bits++) {
+        for (uint32_t sign = 0; sign < 2; sign++) {
+            const float value = lmcu_float_from_bits(bits | sign << 31);
+            const int32_t whole = (int32_t)value;
+            const float rest = value - (float)whole;
+            wrong += lmcu_nearest(value) != whole + (rest >= 0.5f) - (rest <= -0.5f);
+        }
+    }
+    put(&wrong, 4);
+}
+
 static void random_words(void)
 {
     struct { uint32_t seed, stream, step, index; } in;
@@ -122,6 +137,7 @@ int main(int argc, char **argv)
     else if (strcmp(name, "sqrt") == 0) { map(lmcu_sqrt); }
     else if (strcmp(name, "mix") == 0) { mix(); }
     else if (strcmp(name, "round") == 0) { round_values(); }
+    else if (strcmp(name, "round_every") == 0) { round_every_value(); }
     else if (strcmp(name, "random") == 0) { random_words(); }
     else if (strcmp(name, "crc32") == 0) { checksum(); }
     else if (strcmp(name, "self_test") == 0) { self_test(0u); }

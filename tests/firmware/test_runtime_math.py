@@ -181,6 +181,14 @@ def test_nearest_integer_is_half_away_from_zero(run: Run) -> None:
     assert np.array_equal(np.frombuffer(run("round", values.tobytes()), "<i4"), want)
 
 
+@pytest.mark.slow
+def test_nearest_integer_of_every_float(tmp_path: Path) -> None:
+    """2.6 billion values, so without sanitizers."""
+    driver = build(tmp_path / "driver", "-std=c99", "-ffp-contract=off")
+    wrong = subprocess.run([driver, "round_every"], capture_output=True, check=True, timeout=280).stdout
+    assert wrong == bytes(4)
+
+
 def test_mix_and_rand_follow_the_formula(run: Run) -> None:
     words = np.random.default_rng(10).integers(0, 2**32, (50_000, 4), dtype=np.uint32)
     words[:, 1] %= 4

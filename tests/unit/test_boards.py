@@ -117,6 +117,8 @@ def test_wrong_files_are_told_key_and_choices(old: str, new: str, message: str) 
         ("origin = 0x1000_0000", "origin = 0x2001_fff8",
          "memory regions must not overlap, found sram (0x20000000 to 0x2001ffff) and ccm (0x2001fff8 to 0x2002fff7):"
          " correct origin or size"),
+        ('description = "', 'description = "*/ int x; ', "description must be one line of at most 200 characters"),
+        ('description = "', 'description = "a\\nb', "description must be one line of at most 200 characters"),
         ('name = "ccm"', 'name = "sram"', "memory has two regions of the name sram: give one another name"),
         ('name = "ccm"', 'name = "c c"', "memory[1].name must be letters, digits and _, a letter first, found 'c c'"),
         ("origin = 0x2000_0000\nsize = 0x2_0000", "origin = 0xFFFF_0000\nsize = 0x2_0000",
