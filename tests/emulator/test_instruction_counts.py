@@ -63,12 +63,12 @@ def test_cycles_are_the_manuals(instruction: str, operands: str, falls_through: 
 
 @pytest.mark.emulator
 def test_unicorn_and_qemu_execute_the_same_instructions(tmp_path: Path) -> None:
-    """Two emulators, two ways of counting: of this kernel the whole inference is some 40 instructions more."""
-    (kernel,) = (k for k in run.cases.KERNELS if k.name == "dense 64 -> 12")
+    """Two emulators, two ways of counting: SysTick's reading differs by some tens of instructions from run to run."""
+    (kernel,) = (k for k in run.cases.KERNELS if k.name == "conv 1x1, 25x5x64 -> 64")
     (tmp_path / "kernel.tflite").write_bytes(kernel.make())
     spent = cycles.profile(tmp_path / "kernel.tflite", run.BOARD, adapt="none", loss="mse")["inference"].to_dict(1)
     counted = run.measure_kernel(kernel)["instructions"]
-    assert counted < spent["instructions"] + 60 < counted + 120
+    assert counted == pytest.approx(spent["instructions"], abs=500)  # of 722,700
     assert 1.2 < spent["cycles"] / spent["instructions"] < 1.6
 
 
