@@ -26,6 +26,7 @@ from lora_mcu.ir import Embedding, Graph
 from lora_mcu.link.auth import KEY_BYTES
 from lora_mcu.passes import adapters, auto, cut, estimate, gradient, memory, normalize, residents, stripes, tail
 from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.blocks import NUMERICS
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.memory import MemoryPlan
@@ -38,7 +39,6 @@ from lora_mcu.sram import allocate
 if TYPE_CHECKING:
     from lora_mcu.twin import Twin
 
-NUMERICS = ("f32",)
 FORMS = ("project", "library")
 UNLIMITED = 1 << 62
 
@@ -115,7 +115,10 @@ class Program:
         arrays = {region.name: [s.name for s in self.memory if s.region == region.name] for region in whole.sram}
         files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key, arrays)
         header = next(name for name in files if name.endswith("/lmcu_config.h"))
-        files[header] = _configured(files[header], self.ring_bytes, self.key is not None, bool(self.residents.layers))
+        files[header] = _configured(files[header], {
+            "RX_RING_BYTES": self.ring_bytes, "KEYED": self.key is not None, "SRAM_WEIGHTS": bool(self.residents.layers),
+            "NUMERICS_I16": self.info.numerics == "i16" and bool(self.adaptation.layers),
+        })  # fmt: skip
         files["src/model.c"] = model_c.render(
             self.info, self._generated, self.memory, self._fields, self._report.sram_bytes, self.board.pointer_bytes
         )
@@ -302,7 +305,7 @@ def _program(
     at = cut.choose(graph, split, adaptation, costs, options.cache)
     plan = memory.plan(
         graph, split, backward, adaptation, gradients_in_arena=options.max_batch == 1, depth_first=options.depth_first,
-        cut_at=at.at, known=known, place=place,
+        cut_at=at.at, known=known, place=place, numerics=options.numerics,
     )  # fmt: skip
     info = _info(graph, board, split, adaptation, options, at, plan.state_bytes)
     resident = residents.place(graph, adaptation) if options.weights == "sram" else Residents()
@@ -315,11 +318,11 @@ def _program(
     )  # fmt: skip
 
 
-def _configured(header: bytes, ring_size: int, keyed: bool, resident: bool) -> bytes:
+def _configured(header: bytes, values: dict[str, int]) -> bytes:
     """The project's own lmcu_config.h."""
-    header = re.sub(rb"(#define LMCU_SRAM_WEIGHTS) \d+", rb"\1 %d" % resident, header)
-    header = re.sub(rb"(#define LMCU_RX_RING_BYTES) \d+", rb"\1 %d" % ring_size, header)
-    return re.sub(rb"(#define LMCU_KEYED) \d+", rb"\1 %d" % keyed, header)
+    for name, value in values.items():
+        header = re.sub(rb"(#define LMCU_%s) \d+" % name.encode(), rb"\1 %d" % value, header)
+    return header
 
 
 def _edge(graph: Graph, tensor: int) -> TensorInfo:

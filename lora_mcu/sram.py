@@ -13,7 +13,7 @@ from lora_mcu.boards import Board
 from lora_mcu.codegen.model_c import MemorySymbol
 from lora_mcu.info import ModelInfo
 from lora_mcu.link.auth import TAG_BYTES
-from lora_mcu.passes import memory, regions, ring
+from lora_mcu.passes import blocks, memory, regions, ring
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.residents import Residents
@@ -78,6 +78,8 @@ def _fixed(plan: MemoryPlan, adaptation: Adaptation, info: ModelInfo, resident: 
             symbols.append(_symbol("lmcu_gradients", "float", 4, n))
         if info.momentum:
             symbols.append(_symbol("lmcu_momentum", "float", 4, n))
+        if info.numerics == "i16":
+            symbols.append(_symbol("lmcu_tables", "int16_t", 2, blocks.tables_elements(adaptation)))
     if resident.layers:
         symbols.append(_symbol("lmcu_weights", "uint8_t", 1, resident.nbytes))
     if info.loss == "mse":

@@ -2,6 +2,7 @@
 /* Convolution: x [in_h][in_w][in_c], w [out_c][kernel_h][kernel_w][in_c] -> y [out_h][out_w][out_c]. */
 #include "lmcu_strict.h"
 
+#include "block.h"
 #include "lmcu_ops.h"
 #include "lora.h"
 #include "matvec.h"
@@ -164,7 +165,7 @@ static void write_any(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int
 }
 
 /* One position: y [out_c]. f and t are NULL without an adapter. */
-static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, int plain,
+static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int plain,
                              const int16_t *patch, int32_t k, int8_t *y)
 {
     for (int32_t o = 0; o < p->out_c; o += 4) {
@@ -185,9 +186,9 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
 #if LMCU_DSP
 enum { POSITIONS = 2 };
 
-/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2][LMCU_MAX_RANK]. `f` is a
+/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2]. `f` is a
  * constant NULL after inlining where there is no adapter. */
-LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t,
+LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t,
                                     const int16_t *patches, int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c, offset = 2 * p->output_zero_point + 1;
@@ -217,8 +218,8 @@ LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t
     }
 }
 
-/* Two neighbouring positions: y [2][out_c], t [2][LMCU_MAX_RANK]. */
-static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patches,
+/* Two neighbouring positions: y [2][out_c], t [2]. */
+static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patches,
                          int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c;
@@ -244,10 +245,14 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
     const int32_t k = patch_length(p), count = p->out_h * p->out_w;
     const scratch_t s = prepare_scratch(p, 2, scratch);
     const int plain = lmcu_is_plain(p, k);
-    float t[2 * LMCU_MAX_RANK];
+    lmcu_projection_t t[2];
     lmcu_factors_t f;
     if (lora) {
+#if LMCU_NUMERICS_I16
+        f = lmcu_lora_direct(lora, k, p->out_c);
+#else
         f = lmcu_lora_expand_forward(lora, k, p->out_c, s.rest);
+#endif
     }
     int32_t oy = 0, ox = 0;
     for (int32_t position = 0; position < count; position += POSITIONS) {
@@ -255,7 +260,7 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
         for (int32_t i = 0; i < n; ++i) {
             load_patch(p, x, oy, ox, s.bytes, s.patch + LMCU_GROUP * i, LMCU_GROUP * n);
             if (lora) {
-                lmcu_lora_project(&f, s.patch + LMCU_GROUP * i, LMCU_GROUP * n, t + i * LMCU_MAX_RANK);
+                lmcu_lora_project(&f, s.patch + LMCU_GROUP * i, LMCU_GROUP * n, t + i);
             }
             if (++ox == p->out_w) {
                 ox = 0;
@@ -280,6 +285,7 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
     }
 }
 
+#if !LMCU_NUMERICS_I16
 static void add_values(const float *restrict val, int32_t count, float *restrict dx)
 {
     for (int32_t i = 0; i < count; ++i) {
@@ -382,6 +388,81 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
         }
     }
 }
+
+#else
+/* dx[pos(k)] += val[k] * scale; taps in the padding are skipped */
+static void scatter(const lmcu_conv2d_t *p, const int32_t *val, float scale, int32_t oy, int32_t ox, float *dx)
+{
+    const int32_t c = p->in_c;
+    int32_t iy = oy * p->stride_h - p->pad_top;
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky, iy += p->dilation_h) {
+        int32_t ix = ox * p->stride_w - p->pad_left;
+        for (int32_t kx = 0; kx < p->kernel_w; ++kx, ix += p->dilation_w, val += c) {
+            if (!outside(iy, p->in_h) && !outside(ix, p->in_w)) {
+                lmcu_layer_add_values(val, c, scale, dx + ((intptr_t)iy * p->in_w + ix) * c);
+            }
+        }
+    }
+}
+
+/* dx [k] of one position, or of several, in the place of what was there */
+static void clear(float *dx, int32_t count)
+{
+    for (int32_t i = 0; i < count; ++i) {
+        dx[i] = 0.0f;
+    }
+}
+
+/* One position whose outputs are listed. `in_place`: dx, of a 1 x 1 kernel, takes the memory of the words, which are read before. */
+static void backward_position(const lmcu_conv2d_t *p, lmcu_layer_t *l, const scratch_t *s, const int8_t *x, const float *words,
+                              int32_t oy, int32_t ox, float *dx, int in_place)
+{
+    int32_t *val = (int32_t *)(void *)s->rest;
+    if (l->lora) {
+        load_patch(p, x, oy, ox, s->bytes, s->patch, LMCU_GROUP);
+        lmcu_layer_adapter(l, oy * p->out_w + ox, words, s->patch);
+    }
+    if (!dx) {
+        return;
+    }
+    lmcu_layer_values(l, val);
+    if (in_place) {
+        clear(dx + ((intptr_t)oy * p->out_w + ox) * l->k, l->k);
+    }
+    scatter(p, val, l->value_scale, oy, ox, dx);
+}
+
+/* The words of all positions stand in the place of dy, or with `shared`, one row, in scratch. */
+static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                     const float *shared, float *dx, void *scratch)
+{
+    const int32_t k = patch_length(p), m = p->out_c, positions = p->out_h * p->out_w;
+    const scratch_t s = prepare_scratch(p, 1, scratch);
+    const int in_place = dx && dx == dy;
+    float *free = s.rest + (dx ? k : 0), *words = shared ? free : dy;
+    lmcu_layer_t l = {.lora = lora, .weights = p->weights, .positions = positions, .k = k, .m = m, .words = words};
+    const lmcu_gradient_t found =
+        lmcu_layer_begin(&l, p->block, shared ? shared : dy, shared ? 1 : positions, free + (shared ? m : 0));
+    if (found == LMCU_GRADIENT_NOT_FINITE) {
+        lmcu_layer_poison(lora, dx, p->in_h * p->in_w * p->in_c);
+    } else if (found == LMCU_GRADIENT_ZERO && in_place) {
+        clear(dx, positions * k);
+    }
+    for (int32_t position = 0, oy = 0, ox = 0; found == LMCU_GRADIENT_READY && position < positions; ++position, y += m) {
+        if (lmcu_layer_list(&l, words, y, &p->clamp) != 0) {
+            backward_position(p, &l, &s, x, words, oy, ox, dx, in_place);
+        } else if (in_place) {
+            clear(dx + (intptr_t)position * k, k);
+        }
+        words = shared ? words : words + m;
+        ox = ox + 1 < p->out_w ? ox + 1 : 0;
+        oy += ox == 0;
+    }
+    if (found == LMCU_GRADIENT_READY) {
+        lmcu_layer_end(&l);
+    }
+}
+#endif
 
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch)

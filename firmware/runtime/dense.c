@@ -2,6 +2,7 @@
 /* Fully connected: x [batch][k], w [m][k] -> y [batch][m]. Each row of the batch is a position. */
 #include "lmcu_strict.h"
 
+#include "block.h"
 #include "lmcu_ops.h"
 #include "lora.h"
 #include "matvec.h"
@@ -48,7 +49,7 @@ static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const 
 }
 
 /* One row: y [m]. f and t are NULL without an adapter. */
-static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const float *t, const int16_t *patch,
+static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patch,
                         int8_t *y)
 {
     const int32_t too_much = excess(p, patch);
@@ -69,7 +70,7 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const fl
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
     int16_t *patch = scratch;
-    float t[LMCU_MAX_RANK];
+    lmcu_projection_t t;
     lmcu_factors_t f;
     if (lora) {
         f = lmcu_lora_direct(lora, p->k, p->m);
@@ -77,12 +78,13 @@ void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const in
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
         load_patch(p, x, patch);
         if (lora) {
-            lmcu_lora_project(&f, patch, LMCU_GROUP, t);
+            lmcu_lora_project(&f, patch, LMCU_GROUP, &t);
         }
-        forward_row(p, lora ? &f : 0, t, patch, y);
+        forward_row(p, lora ? &f : 0, &t, patch, y);
     }
 }
 
+#if !LMCU_NUMERICS_I16
 void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                          float *dx, void *scratch)
 {
@@ -114,3 +116,35 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
         dx += p->k;
     }
 }
+
+#else
+/* words in the place of dy, then the patch, val [k], and what lmcu_layer_begin asks for */
+void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
+                         float *dx, void *scratch)
+{
+    int16_t *patch = scratch;
+    int32_t *val = (int32_t *)(void *)(patch + lmcu_patch_length(p->k));
+    lmcu_layer_t l = {.lora = lora, .weights = p->weights, .weight_zero_point = p->weight_zero_point,
+                      .positions = p->batch, .k = p->k, .m = p->m, .words = dy};
+    const lmcu_gradient_t found = lmcu_layer_begin(&l, p->block, dy, p->batch, val + (dx ? p->k : 0));
+    if (found == LMCU_GRADIENT_NOT_FINITE) {
+        lmcu_layer_poison(lora, dx, p->batch * p->k);
+    }
+    for (int32_t row = 0; found == LMCU_GRADIENT_READY && row < p->batch; ++row, x += p->k, y += p->m, dy += p->m) {
+        if (lmcu_layer_list(&l, dy, y, &p->clamp) == 0) {
+            continue;
+        }
+        if (lora) {
+            load_patch(p, x, patch);
+            lmcu_layer_adapter(&l, row, dy, patch);
+        }
+        if (dx) {
+            lmcu_layer_values(&l, val);
+            lmcu_layer_add_values(val, p->k, l.value_scale, dx + (intptr_t)row * p->k);
+        }
+    }
+    if (found == LMCU_GRADIENT_READY) {
+        lmcu_layer_end(&l);
+    }
+}
+#endif

@@ -2,6 +2,7 @@
 /* Depthwise convolution: x [in_h][in_w][in_c], w [kernel_h][kernel_w][out_c] -> y [out_h][out_w][out_c]. */
 #include "lmcu_strict.h"
 
+#include "block.h"
 #include "lmcu_ops.h"
 #include "patch.h"
 #include "requant.h"
@@ -199,6 +200,7 @@ void lmcu_depthwise_forward(const lmcu_depthwise_t *p, const int8_t *x, int8_t *
     }
 }
 
+#if !LMCU_NUMERICS_I16
 /* dy becomes s_w[oc] * g[oc], g masked: what all taps of a position have in common */
 static void mask_and_scale(const lmcu_conv2d_t *p, const int8_t *y, float *dy)
 {
@@ -295,3 +297,107 @@ void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y
         }
     }
 }
+
+#else
+/* dy becomes words (block.h); what is masked becomes 0 */
+static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *scale)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    const int32_t shift = lmcu_terms_shift(conv->kernel_h * conv->kernel_w * p->multiplier), rows = conv->out_h * conv->out_w;
+    uint32_t largest;
+    int32_t unit;
+    const lmcu_gradient_t found = lmcu_quantize_gradient(conv->block, shift, rows, conv->out_c, dy, dy, &largest, &unit);
+    if (found == LMCU_GRADIENT_READY) {
+        *scale = lmcu_scaled(1.0f, unit + conv->block->exponent + 15 + shift);
+        for (int32_t i = 0; i < rows * conv->out_c; ++i) {
+            if (lmcu_is_masked(lmcu_word_g(dy[i]), y[i], &conv->clamp)) {
+                dy[i] = 0.0f;
+            }
+        }
+    }
+    return found;
+}
+
+/* The outputs that input row or column `at` reaches: tap k of [first, end) meets output (at + pad - k * dilation) / stride,
+ * where that is a whole number. */
+static int32_t output_of(int32_t at, int32_t pad, int32_t tap, int32_t dilation, int32_t stride, int32_t size)
+{
+    const int32_t from = at + pad - tap * dilation;
+    return from >= 0 && from % stride == 0 && from / stride < size ? from / stride : -1;
+}
+
+/* sum [count] of the channels from `first` of one input position: all taps, exact */
+static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, int32_t ix, int32_t first, int32_t count,
+                   int32_t *sum)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    for (int32_t c = 0; c < count; ++c) {
+        sum[c] = 0;
+    }
+    for (int32_t ky = 0; ky < conv->kernel_h; ++ky) {
+        const int32_t oy = output_of(iy, conv->pad_top, ky, conv->dilation_h, conv->stride_h, conv->out_h);
+        for (int32_t kx = 0; oy >= 0 && kx < conv->kernel_w; ++kx) {
+            const int32_t ox = output_of(ix, conv->pad_left, kx, conv->dilation_w, conv->stride_w, conv->out_w);
+            if (ox < 0) {
+                continue;
+            }
+            const float *from = words + ((intptr_t)oy * conv->out_w + ox) * conv->out_c;
+            const int8_t *w = conv->weights + weight_offset(conv, ky, kx);
+            for (int32_t c = 0; c < count; ++c) {
+                for (int32_t q = 0; q < p->multiplier; ++q) {
+                    const int32_t oc = (first + c) * p->multiplier + q;
+                    sum[c] += lmcu_word_v(from[oc]) * w[oc];
+                }
+            }
+        }
+    }
+}
+
+void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *dx)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    const int32_t channels = conv->in_c;
+    float scale = 0.0f;
+    const lmcu_gradient_t found = quantize(p, y, dy, &scale);
+    if (found == LMCU_GRADIENT_NOT_FINITE) {
+        lmcu_layer_poison(NULL, dx, conv->in_h * conv->in_w * channels);
+    }
+    for (int32_t iy = 0; found == LMCU_GRADIENT_READY && iy < conv->in_h; ++iy) {
+        for (int32_t ix = 0; ix < conv->in_w; ++ix, dx += channels) {
+            for (int32_t first = 0; first < channels; first += BLOCK) {
+                const int32_t count = channels - first < BLOCK ? channels - first : BLOCK;
+                int32_t sum[BLOCK];
+                gather(p, dy, iy, ix, first, count, sum);
+                lmcu_layer_add_values(sum, count, scale, dx + first);
+            }
+        }
+    }
+}
+
+/* The same with dx in the place of dy, some channels at a time in scratch; multiplier 1. */
+void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y, float *dy, void *scratch)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    const int32_t channels = conv->in_c, positions = conv->in_h * conv->in_w;
+    float scale = 0.0f;
+    const lmcu_gradient_t found = quantize(p, y, dy, &scale);
+    if (found == LMCU_GRADIENT_NOT_FINITE) {
+        lmcu_layer_poison(NULL, dy, positions * channels);
+    }
+    for (int32_t i = 0; found == LMCU_GRADIENT_ZERO && i < positions * channels; ++i) {
+        dy[i] = 0.0f;
+    }
+    for (int32_t first = 0; found == LMCU_GRADIENT_READY && first < channels; first += LMCU_DEPTHWISE_BLOCK) {
+        const int32_t count = channels - first < LMCU_DEPTHWISE_BLOCK ? channels - first : LMCU_DEPTHWISE_BLOCK;
+        int32_t *block = scratch;
+        for (int32_t at = 0; at < positions; ++at) {
+            gather(p, dy, at / conv->in_w, at % conv->in_w, first, count, block + at * count);
+        }
+        for (int32_t at = 0; at < positions; ++at) {
+            for (int32_t c = 0; c < count; ++c) {
+                dy[at * channels + first + c] = 0.0f + (float)block[at * count + c] * scale;
+            }
+        }
+    }
+}
+#endif

@@ -51,6 +51,7 @@ lmcu_status_t lmcu_guard_begin(lmcu_guard_t *guard, uint16_t *saved)
     lmcu_initial_factors();
     status = lmcu_evaluate_held_out(&guard->base);
     memcpy(lmcu_model.factors, saved, factor_bytes());
+    lmcu_factors_changed();
     return status;
 }
 
@@ -67,6 +68,7 @@ lmcu_status_t lmcu_guard_end(lmcu_guard_t *guard)
         return LMCU_OK;
     }
     memcpy(lmcu_model.factors, guard->saved, factor_bytes());
+    lmcu_factors_changed();
     lmcu_restart();
     return LMCU_WORSE;
 }

@@ -21,6 +21,7 @@
 #define LMCU_LINK_BYTES 2448    /* lmcu_link: frame buffers, sequence state, response cache */
 #define LMCU_KEYED 0            /* 1: the device asks for a key (auth.c, sha256.c, key.c); `lora-mcu compile --key` */
 #define LMCU_AUTH_BYTES 120     /* lmcu_auth, with a key: challenge and session key */
+#define LMCU_NUMERICS_I16 0     /* 1: mode i16 (block.c, lora_i16.c), 0: mode f32; `lora-mcu compile --numerics` */
 #define LMCU_SRAM_WEIGHTS 0     /* 1: adapted layers' weights stand in SRAM (merge.c); `lora-mcu compile --weights sram` */
 #define LMCU_PORT_BYTES 128     /* lmcu_port_state: indices of the ring, tick count, ... */
 #define LMCU_RX_RING_BYTES 2048 /* lmcu_rx_ring: filled by the UART interrupt */

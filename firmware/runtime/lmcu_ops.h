@@ -27,8 +27,25 @@ typedef struct {
     int32_t a_offset, b_offset;  /* elements in factors and gradients */
     float gamma;                 /* alpha / r, or alpha / sqrt(r) */
     float input_scale;           /* s_x */
+#if LMCU_NUMERICS_I16
+    const int32_t *c;            /* [m] fl32(gamma / s_w[o]) = c * 2^(c_exponent - 31), 2^30 <= c < 2^31 */
+    const int8_t *c_exponent;
+    int32_t k, m;
+    int32_t tables;              /* offset in lmcu_tables */
+    int32_t gamma_whole, gamma_exponent; /* gamma ~ gamma_whole * 2^gamma_exponent, 2^14 <= gamma_whole < 2^15 */
+#else
     const float *c;              /* [m] fl32(gamma / s_w[o]) */
+#endif
 } lmcu_lora_t;
+
+#if LMCU_NUMERICS_I16
+/* What the backward pass of a layer with weights must know besides them. */
+typedef struct {
+    const int16_t *scales;       /* [m] S: s_w[o] ~ S[o] * 2^exponent, the largest in 2^14 .. 2^15 - 1 */
+    int32_t exponent;
+    uint32_t random, words;      /* the layer's first random word of a sample, and how many a sample has */
+} lmcu_block_t;
+#endif
 
 /* Requantization by gemmlowp's double rounding (convolution, depthwise): SaturatingRoundingDoublingHighMul by
  * multiplier[o], then RoundingDivideByPOT; shift > 0 shifts left first. acc is clamped to +-((2^31 - 1) >> max(shift, 0))
@@ -55,6 +72,9 @@ typedef struct {
     const int8_t *weights;
     const int32_t *bias;
     const float *weight_scale;   /* s_w, [m]: backward only, NULL without */
+#if LMCU_NUMERICS_I16
+    const lmcu_block_t *block;   /* backward only */
+#endif
 } lmcu_dense_t;
 
 /* x [in_h][in_w][in_c], w [out_c][kernel_h][kernel_w][in_c], y [out_h][out_w][out_c]; K = kernel_h * kernel_w * in_c */
@@ -67,6 +87,9 @@ typedef struct {
     const int8_t *weights;
     const int32_t *bias;
     const float *weight_scale;   /* [out_c] */
+#if LMCU_NUMERICS_I16
+    const lmcu_block_t *block;   /* backward only */
+#endif
 } lmcu_conv2d_t;
 
 /* w [kernel_h][kernel_w][out_c], out_c = in_c * multiplier, output channel = c * multiplier + q */

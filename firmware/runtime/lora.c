@@ -4,8 +4,8 @@
 #include "lmcu_strict.h"
 
 #include "lora.h"
-#include "patch.h"
-#include "requant.h"
+
+#if !LMCU_NUMERICS_I16
 
 lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
 {
@@ -114,8 +114,9 @@ LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank
 }
 
 /* Not copied into lmcu_lora_backward: it is large. */
-LMCU_NOINLINE void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
+LMCU_NOINLINE void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, lmcu_projection_t *to)
 {
+    float *t = to->t;
     const lmcu_factors_t local = *f;
     if (!local.a_t) {
         project_all(&local, 0, local.lora->rank, patch, step, t);
@@ -134,18 +135,6 @@ LMCU_INLINE int32_t round_delta(float l)
         return bits >> 31 != 0u ? -0x40000000 : 0x40000000;
     }
     return lmcu_nearest(l);
-}
-
-/* acc + delta, limited to int32 */
-LMCU_INLINE int32_t add_limited(int32_t acc, int32_t delta)
-{
-#if LMCU_DSP
-    int32_t sum;
-    __asm__("qadd %0, %1, %2" : "=r"(sum) : "r"(acc), "r"(delta));
-    return sum;
-#else
-    return lmcu_saturate((int64_t)acc + delta);
-#endif
 }
 
 /* B[o,j] and B[o,j+1] */
@@ -174,12 +163,13 @@ LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, 
             const float last = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
             s = s + last * t[j];
         }
-        acc[i] = add_limited(acc[i], round_delta(f->lora->c[o + i] * s));
+        acc[i] = lmcu_add_limited(acc[i], round_delta(f->lora->c[o + i] * s));
     }
 }
 
-void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc)
+void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *from, int32_t o, int32_t rows, int32_t *acc)
 {
+    const float *t = from->t;
     const int32_t rank = f->lora->rank;
     if (!f->b && rank == 4 && rows == 4) {
         add_delta(f, 0, 4, t, o, 4, acc);
@@ -201,19 +191,19 @@ LMCU_INLINE int32_t delta_of_four(const lmcu_factors_t *f, const float b[4], con
     return round_delta(f->lora->c[o] * s);
 }
 
-void lmcu_lora_add_pair(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc)
+void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
     if (f->lora->rank != 4 || rows != 2) {
         lmcu_lora_add(f, t, o, rows, acc);
-        lmcu_lora_add(f, t + LMCU_MAX_RANK, o, rows, acc + 2);
+        lmcu_lora_add(f, t + 1, o, rows, acc + 2);
         return;
     }
     const int32_t m = f->m;
     const float *from = f->b + o;
     for (int32_t r = 0; r < 2; ++r, ++from) {
         const float b[4] = {from[0], from[m], from[2 * m], from[3 * m]};
-        acc[r] = add_limited(acc[r], delta_of_four(f, b, t, o + r));
-        acc[2 + r] = add_limited(acc[2 + r], delta_of_four(f, b, t + LMCU_MAX_RANK, o + r));
+        acc[r] = lmcu_add_limited(acc[r], delta_of_four(f, b, t[0].t, o + r));
+        acc[2 + r] = lmcu_add_limited(acc[2 + r], delta_of_four(f, b, t[1].t, o + r));
     }
 }
 
@@ -291,8 +281,9 @@ void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const flo
     const lmcu_lora_t *lora = f->lora;
     const int32_t rank = lora->rank;
     float *db = lmcu_model.gradients + lora->b_offset;
-    float u[LMCU_MAX_RANK], factor[LMCU_MAX_RANK];
-    lmcu_lora_project(f, patch, LMCU_GROUP, u);
+    lmcu_projection_t projection;
+    float *u = projection.t, factor[LMCU_MAX_RANK];
+    lmcu_lora_project(f, patch, LMCU_GROUP, &projection);
     for (int32_t j = 0; j < rank; ++j) {
         u[j] = lora->input_scale * u[j];
     }
@@ -336,3 +327,7 @@ void lmcu_lora_add_input_gradient(const lmcu_factors_t *f, const float *h, float
         add_input_gradient(&local, 1, local.lora->rank, h, val);
     }
 }
+
+#else
+typedef int lmcu_lora_is_not_used_t; /* ISO C wants something in a file */
+#endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The adapter of a dense or convolution layer, one position (patch) at a time, mode f32: docs/numerics.md. */
+/* The adapter of a dense or convolution layer, one position (patch) at a time: docs/numerics.md. Mode f32 is lora.c, mode i16
+ * lora_i16.c and, backward, block.c. */
 #ifndef LMCU_LORA_H
 #define LMCU_LORA_H
 
@@ -7,6 +8,31 @@
 
 #include "lmcu_math.h"
 #include "lmcu_ops.h"
+#include "patch.h"
+#include "requant.h"
+
+#if LMCU_NUMERICS_I16
+/* The factors during one layer call: tables that stand ready, and the exponents of their units. */
+typedef struct {
+    const lmcu_lora_t *lora;
+    const int16_t *a; /* [rank][k4], in the order of patches */
+    const int16_t *b; /* [m][rank2] */
+    int32_t rank, rank2, k4, a_unit, b_unit;
+} lmcu_factors_t;
+
+/* t of one position, and the exponent of the unit of B times it */
+typedef struct {
+    int32_t exponent;
+    int16_t t[LMCU_MAX_RANK];
+} lmcu_projection_t;
+
+void lmcu_lora_tables(void); /* after every change of the factors */
+/* t[j] = sum_k A[j,k] * patch[k], exact */
+void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t);
+#else
+typedef struct {
+    float t[LMCU_MAX_RANK];
+} lmcu_projection_t;
 
 /* The factors during one layer call. Dense layers, with few positions, read binary16 where it stands. Convolutions expand
  * to float32 once, in the order that each product reads: a_t [k][rank]; b [rank][m] forward, [m][rank] backward. */
@@ -19,24 +45,38 @@ typedef struct {
     float *b;
 } lmcu_factors_t;
 
-lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m);
 /* scratch: 4 * rank * (k + m) bytes */
 lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
 lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
-
-/* t[j] = sum_k A[j,k] * patch[k]; step: between the patch's groups (patch.h) */
-void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t);
-
-/* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
-void lmcu_lora_add(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
-
-/* The same for two positions, `rows` <= 2 outputs each: t [2][LMCU_MAX_RANK], acc [2][2]; expanded factors only. */
-void lmcu_lora_add_pair(const lmcu_factors_t *f, const float *t, int32_t o, int32_t rows, int32_t *acc);
 
 /* dB and dA of one position, a lone patch, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
 void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const float *g, float *h);
 
 /* val[k] += sum_j A[j,k] * h[j] */
 void lmcu_lora_add_input_gradient(const lmcu_factors_t *f, const float *h, float *val);
+#endif
+
+lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m);
+
+/* t[j] = sum_k A[j,k] * patch[k]; step: between the patch's groups (patch.h) */
+void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, lmcu_projection_t *t);
+
+/* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
+void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc);
+
+/* The same for two positions, `rows` <= 2 outputs each: t [2], acc [2][2]; in mode f32 of expanded factors only. */
+void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc);
+
+/* acc + delta, limited to int32 */
+LMCU_INLINE int32_t lmcu_add_limited(int32_t acc, int32_t delta)
+{
+#if LMCU_DSP
+    int32_t sum;
+    __asm__("qadd %0, %1, %2" : "=r"(sum) : "r"(acc), "r"(delta));
+    return sum;
+#else
+    return lmcu_saturate((int64_t)acc + delta);
+#endif
+}
 
 #endif

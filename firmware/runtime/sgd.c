@@ -162,5 +162,6 @@ bool lmcu_update(uint32_t samples)
             write_stochastic(segment(index));
         }
     }
+    lmcu_factors_changed();
     return true;
 }

@@ -4,6 +4,7 @@
 
 #include "lmcu_math.h"
 #include "lmcu_mem.h"
+#include "lora.h"
 #include "merge.h"
 #include "random.h"
 #include "samples.h"
@@ -61,6 +62,13 @@ void lmcu_restart(void)
     lmcu_context.transfer_open = 0u;
 }
 
+void lmcu_factors_changed(void)
+{
+#if LMCU_NUMERICS_I16
+    lmcu_lora_tables();
+#endif
+}
+
 void lmcu_state_reset(void)
 {
     if (lmcu_model.state_bytes != 0u) {
@@ -77,6 +85,7 @@ void lmcu_initial_factors(void)
         memset(lmcu_model.factors + a->b_offset, 0, 2u * (size_t)a->b_count);
         from += a->a_count;
     }
+    lmcu_factors_changed();
 }
 
 lmcu_settings_t lmcu_default_settings(void)
@@ -446,6 +455,7 @@ lmcu_status_t lmcu_adapter_commit(uint32_t crc32)
     lmcu_adapter_abort();
     if (status == LMCU_OK) {
         memcpy(lmcu_model.factors, received(), factor_bytes());
+        lmcu_factors_changed();
         lmcu_restart();
         lmcu_state_reset();
     }

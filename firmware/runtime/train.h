@@ -29,6 +29,9 @@ bool lmcu_busy(void);
 lmcu_status_t lmcu_training_status(void) LMCU_MUST_USE;
 lmcu_status_t lmcu_check_label(lmcu_label_t label) LMCU_MUST_USE;
 
+/* To be called when lmcu_model.factors were written: what is made from them is made anew. */
+void lmcu_factors_changed(void);
+
 /* The initial A and B = 0 into lmcu_model.factors. */
 void lmcu_initial_factors(void);
 

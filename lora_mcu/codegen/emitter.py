@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, struct
 from lora_mcu.ir import Activation, Graph, Op
 from lora_mcu.passes.adapters import Adaptation
+from lora_mcu.passes.blocks import Randomness
 from lora_mcu.passes.memory import MemoryPlan
 from lora_mcu.passes.placement import Buffer
 from lora_mcu.passes.residents import Residents
@@ -44,6 +45,7 @@ class Context:
     bands: dict[int, int] = field(default_factory=dict)  # tensor -> its place in the stripe's table
     residents: Residents = field(default_factory=Residents)
     image: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # what they hold of the base
+    random: Randomness | None = None  # mode i16
 
     def x(self, tensor: int, ctype: str = "int8_t") -> str:
         """Pointer to an activation in the arena, to a state, or to a constant tensor."""

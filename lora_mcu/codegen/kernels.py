@@ -26,9 +26,11 @@ from lora_mcu.ir import (
     Softmax,
     TransposeConv,
 )
+from lora_mcu.passes import blocks
 from lora_mcu.passes.adapters import AdaptedLayer
 
 CONV: Fields = ["i"] * 16 + [CLAMP, "pp", "p", "p", "p"]
+BLOCK: Fields = "piii"
 
 
 def weight_scales(graph: Graph, tensor: int, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -72,10 +74,28 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
     layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
-    values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"
-    constants = [array(f"{prefix}_c", c),
-                 struct(f"{prefix}_lora", "lmcu_lora_t", "iiiiip", values, ctx.pointer_bytes)]  # fmt: skip
+    values, fields = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c", "iiiiip"
+    constants = [array(f"{prefix}_c", c)]
+    if ctx.random is not None:
+        whole, exponents = blocks.output_factors(c)
+        sizes = (layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation), *blocks.whole(float(gamma)))
+        values, fields = f"{values}, {prefix}_c_exponent, {ints(*sizes)}", f"{fields}piiiii"
+        constants = [array(f"{prefix}_c", whole), array(f"{prefix}_c_exponent", exponents)]
+    constants.append(struct(f"{prefix}_lora", "lmcu_lora_t", fields, values, ctx.pointer_bytes))
     return constants, f"&{prefix}_lora"
+
+
+def block(op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, channels: int) -> tuple[list[Constant], str, Fields]:
+    """Mode i16: constants of the backward pass, and the kernel's last field with its comma; nothing in mode f32."""
+    if ctx.random is None:
+        return [], "", []
+    if op.index not in ctx.random.first:
+        return [], ", NULL", ["p"]
+    prefix = f"lmcu_op{op.index}"
+    scales, exponent = blocks.weight_scales(weight_scales(ctx.graph, op.weights, channels))
+    values = f"{prefix}_v, {exponent}, {ctx.random.first[op.index]}u, {ctx.random.words}u"
+    made = [array(f"{prefix}_v", scales), struct(f"{prefix}_block", "lmcu_block_t", BLOCK, values, ctx.pointer_bytes)]
+    return made, f", &{prefix}_block", ["p"]
 
 
 @emits(Dense)
@@ -98,8 +118,9 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
         f"{ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
         f"{{{at['multiplier']}, {at['shift']}, {int(len(pairs) > 1)}}}, {at['weights']}, {at['bias']}, {scale_name}"
     )
-    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p"]
-    constants += [*lora, struct(prefix, "lmcu_dense_t", fields, values, ctx.pointer_bytes)]
+    more, last, kinds = block(op, ctx, m)
+    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p", *kinds]
+    constants += [*lora, *more, struct(prefix, "lmcu_dense_t", fields, values + last, ctx.pointer_bytes)]
     return _weighted_calls("dense", op, ctx, constants, prefix, lora_name)
 
 
@@ -136,7 +157,13 @@ def conv_values(op: Conv2D | Depthwise | TransposeConv, ctx: Context, prefix: st
     )
     values = (f"{sizes}, {clamp_values(op, graph)}, {{{at['multiplier']}, {at['shift']}}}, {at['weights']}, "
               f"{at['bias']}, {scale_name}")  # fmt: skip
-    return constants, values
+    more, last, _ = block(op, ctx, channels)
+    return [*constants, *more], values + last
+
+
+def conv_fields(ctx: Context) -> Fields:
+    """Of lmcu_conv2d_t."""
+    return CONV if ctx.random is None else [*CONV, "p"]
 
 
 @emits(Conv2D)
@@ -144,7 +171,7 @@ def _conv(op: Conv2D, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, values = conv_values(op, ctx, prefix)
     lora, lora_name = _lora(op, ctx, ctx.adaptation.of(op), prefix)
-    constants += [*lora, struct(prefix, "lmcu_conv2d_t", CONV, values, ctx.pointer_bytes)]
+    constants += [*lora, struct(prefix, "lmcu_conv2d_t", conv_fields(ctx), values, ctx.pointer_bytes)]
     return _weighted_calls("conv2d", op, ctx, constants, prefix, lora_name)
 
 
@@ -153,7 +180,7 @@ def _depthwise(op: Depthwise, ctx: Context) -> Emitted:
     prefix = f"lmcu_op{op.index}"
     constants, values = conv_values(op, ctx, prefix)
     constants.append(
-        struct(prefix, "lmcu_depthwise_t", [CONV, "i"], f"{{{values}}}, {op.multiplier}", ctx.pointer_bytes)
+        struct(prefix, "lmcu_depthwise_t", [conv_fields(ctx), "i"], f"{{{values}}}, {op.multiplier}", ctx.pointer_bytes)
     )
     x, y = ctx.x(op.inputs[0]), ctx.x(op.output)
     out = Emitted(constants, f"lmcu_depthwise_forward(&{prefix}, {x}, {y})")

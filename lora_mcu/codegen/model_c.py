@@ -15,6 +15,7 @@ from lora_mcu.codegen.cdata import Constant, array, c_float, sizeof, table
 from lora_mcu.codegen.emitter import Context, emit, ints
 from lora_mcu.info import ModelInfo
 from lora_mcu.ir import Dense, Graph, Reshape
+from lora_mcu.passes import blocks
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.cut import Cut
 from lora_mcu.passes.gradient import BackwardOp
@@ -67,12 +68,14 @@ def generate(
     functions = [stripes.RowFunction(f"lmcu_stripe{n}_row", []) for n in range(len(plan.stripes))]
     striped = {step: n for n, s in enumerate(plan.stripes) for step in range(s.first, s.last + 1)}
     image = np.zeros(residents.nbytes, np.uint8)
+    i16 = info.numerics == "i16" and adaptation.layers
+    random = blocks.randomness(graph, backward, adaptation, plan.shared) if i16 else None
     for step, op in enumerate((*split.forward, *split.tail)):
         if isinstance(op, Reshape):
             continue
         j = steps_back.get(id(op), -1)
         context = Context(graph, plan, adaptation, pointer_bytes, step, loss_at + 1 + j if j >= 0 else -1,
-                          backward[j].into if j >= 0 else (), residents=residents, image=image)  # fmt: skip
+                          backward[j].into if j >= 0 else (), residents=residents, image=image, random=random)  # fmt: skip
         if step in striped:
             context.bands = stripes.places(plan.stripes[striped[step]])
         emitted = emit(op, context)
@@ -169,6 +172,9 @@ def _identity(
         rows = [f"{{{x.a_offset}, {r * x.k}, {x.b_offset}, {r * x.m}}}" for x in adaptation.layers]
         adapters = table("lmcu_adapters", "lmcu_adapter_t", [ADAPTER_FIELDS] * len(rows), rows, pointer_bytes)
         constants += [adapters, array("lmcu_initial_a", initial_a)]
+        if info.numerics == "i16":
+            rows = [f"&lmcu_op{x.op.index}_lora" for x in adaptation.layers]
+            constants.append(table("lmcu_loras", "lmcu_lora_t *const", ["p"] * len(rows), rows, pointer_bytes))
     return constants
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from lora_mcu.codegen import quantmath
 from lora_mcu.codegen.cdata import Fields, c_float, struct
 from lora_mcu.codegen.emitter import Context, Emitted, emits, ints, simple
-from lora_mcu.codegen.kernels import CONV, conv_values
+from lora_mcu.codegen.kernels import conv_fields, conv_values
 from lora_mcu.ir import Graph, LogSoftmax, ReduceMax, ReduceMean, ReduceSum, TransposeConv
 from lora_mcu.ir.reduce import REDUCE_DIMS, Dims, Reduction
 
@@ -50,7 +50,7 @@ def _reduce(op: Reduction, ctx: Context) -> Emitted:
 @emits(TransposeConv)
 def _transpose_conv(op: TransposeConv, ctx: Context) -> Emitted:
     constants, values = conv_values(op, ctx, f"lmcu_op{op.index}")
-    out = simple(op, ctx, "transpose_conv", CONV, values, backward=(op.output,), ctype="lmcu_conv2d_t")
+    out = simple(op, ctx, "transpose_conv", conv_fields(ctx), values, backward=(op.output,), ctype="lmcu_conv2d_t")
     out.constants = [*constants, *out.constants]
     return out
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lora_mcu.ir import AveragePool, Conv2D, Dense, Depthwise, Graph, Matmul, Mean, Op
-from lora_mcu.passes import placement, stripes
+from lora_mcu.passes import blocks, placement, stripes
 from lora_mcu.passes.adapters import Adaptation
 from lora_mcu.passes.gradient import BackwardOp
 from lora_mcu.passes.placement import Buffer
@@ -58,22 +58,24 @@ def align(nbytes: int) -> int:
     return -(-nbytes // ALIGN) * ALIGN
 
 
-def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation) -> int:
+def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation, numerics: str) -> int:
     """Bytes of scratch of a forward kernel, as lmcu_ops.h states them."""
     if isinstance(op, Matmul):
         geometry = op.geometry(graph)
         return align4(2 * geometry.depth) + 4 * geometry.columns
     if not isinstance(op, Conv2D | Dense):
         return 0
-    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + _expanded(op, graph, adaptation)
+    expanded = _expanded(op, graph, adaptation) if numerics == "f32" else 0
+    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + expanded
 
 
-def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation) -> int:
+def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation, numerics: str) -> int:
     """Bytes of scratch of a backward kernel, as lmcu_ops.h states them."""
     if not isinstance(b.op, Conv2D | Dense):
         return 0
     _, k = _matrix(b.op, graph)
-    return _patches(b.op, graph, 1) + _expanded(b.op, graph, adaptation) + (4 * k if b.into else 0)
+    own = _expanded(b.op, graph, adaptation) if numerics == "f32" else blocks.backward_bytes(b.op, graph, adaptation)
+    return _patches(b.op, graph, 1) + own + (4 * k if b.into else 0)
 
 
 def _patches(op: Conv2D | Dense, graph: Graph, positions: int) -> int:
@@ -101,6 +103,7 @@ def _matrix(op: Conv2D | Dense, graph: Graph) -> tuple[int, int]:
 def plan(
     graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, *, gradients_in_arena: bool = False,
     depth_first: bool = True, cut_at: int = 0, place: bool = True, known: stripes.Schedules | None = None,
+    numerics: str = "f32",
 ) -> MemoryPlan:  # fmt: skip
     """Lifetimes, then offsets. Equal inputs give equal plans.
 
@@ -115,7 +118,7 @@ def plan(
     best: MemoryPlan | None = None
     known = {} if known is None else known
     for slow_pairs in (False, True):
-        memory = _lifetimes(graph, split, backward, adaptation, gradients_in_arena, slow_pairs)
+        memory = _lifetimes(graph, split, backward, adaptation, gradients_in_arena, slow_pairs, numerics)
         if slow_pairs and not any(isinstance(b.op, Depthwise) and b.into for b in backward):
             break
         if depth_first:
@@ -139,7 +142,7 @@ def _frozen(split: Split, backward: list[BackwardOp]) -> list[Op]:
 
 def _lifetimes(
     graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, gradients_in_arena: bool,
-    slow_pairs: bool,
+    slow_pairs: bool, numerics: str,
 ) -> MemoryPlan:  # fmt: skip
     loss_at = len(split.forward) + len(split.tail)
     steps = [f"{op.index} {op.KIND}" for op in (*split.forward, *split.tail)] + ["loss"]
@@ -151,7 +154,7 @@ def _lifetimes(
     if gradients_in_arena and backward:
         _factor_gradients(memory, backward, adaptation, loss_at)
     _pairs(memory, graph, split, backward, roots, slow_pairs)
-    _scratch(memory, graph, split, backward, adaptation, loss_at)
+    _scratch(memory, graph, split, backward, adaptation, loss_at, numerics)
     return memory
 
 
@@ -268,10 +271,11 @@ def _pairs(
 
 
 def _scratch(
-    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int
-) -> None:
-    sizes = [forward_scratch(op, graph, adaptation) for op in (*split.forward, *split.tail)] + [0]
-    sizes += [_backward_scratch_in(memory, b, graph, adaptation, loss_at + 1 + j) for j, b in enumerate(backward)]
+    memory: MemoryPlan, graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, loss_at: int,
+    numerics: str,
+) -> None:  # fmt: skip
+    sizes = [forward_scratch(op, graph, adaptation, numerics) for op in (*split.forward, *split.tail)] + [0]
+    sizes += [_backward_scratch_in(memory, b, graph, adaptation, loss_at + 1 + j, numerics) for j, b in enumerate(backward)]
     for step, nbytes in enumerate(sizes):
         if nbytes:
             memory.scratch[step] = Buffer(memory.steps[step], "scratch", align(nbytes), step, step)
@@ -279,11 +283,11 @@ def _scratch(
 
 
 def _backward_scratch_in(
-    memory: MemoryPlan, b: BackwardOp, graph: Graph, adaptation: Adaptation, step: int
+    memory: MemoryPlan, b: BackwardOp, graph: Graph, adaptation: Adaptation, step: int, numerics: str
 ) -> int:  # fmt: skip
     """What this plan asks of the kernel beside its usual scratch: a row of a shared gradient, a block in place."""
     y = graph.tensors[b.op.output]
-    nbytes = backward_scratch(b, graph, adaptation)
+    nbytes = backward_scratch(b, graph, adaptation, numerics)
     if b.op.output in memory.shared:
         nbytes += 4 * y.shape[-1]
     if isinstance(b.op, Depthwise) and any(new.start == step and new.role == "gradient" for _, new in memory.pairs):
