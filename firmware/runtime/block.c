@@ -151,35 +151,47 @@ int32_t lmcu_layer_list(lmcu_layer_t *l, const float *words, const int8_t *y, co
     return l->count;
 }
 
-/* dB[o,j] += T[j] * G[o] / 2^16 */
-static void add_db(lmcu_layer_t *l, const float *words, const int32_t *t)
+/* t * g / 2^16 + sum */
+LMCU_INLINE int32_t add_high(int32_t sum, int32_t t, int32_t g)
 {
-    const int32_t rank = l->f.rank;
-    float *db = lmcu_model.gradients + l->lora->b_offset;
-    for (int32_t i = 0; i < l->count; ++i) {
-        const int32_t o = (int32_t)(l->list[i] >> 16), g = lmcu_word_g(words[o]);
+#if LMCU_DSP
+    __asm__("smlawb %0, %1, %2, %0" : "+r"(sum) : "r"(t), "r"(g));
+    return sum;
+#else
+    return sum + (int32_t)((int64_t)t * g >> 16);
+#endif
+}
+
+/* dB[o,j] += T[j] * G[o] / 2^16; the rank is a constant after inlining, and whether there is one position */
+LMCU_INLINE void add_db(const lmcu_layer_t *l, int32_t rank, int one, const float *words, const int32_t *t)
+{
+    float *const gradients = lmcu_model.gradients + l->lora->b_offset;
+    const float scale = l->db_scale;
+    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+        float *db = gradients + o * rank;
+        int32_t *sums = one ? 0 : l->db + o * rank;
         for (int32_t j = 0; j < rank; ++j) {
-            const int32_t product = (int32_t)((int64_t)t[j] * g >> 16);
-            if (l->db) {
-                l->db[o * rank + j] += product;
+            if (one) {
+                db[j] = db[j] + scale * (float)add_high(0, t[j], g);
             } else {
-                db[o * rank + j] = db[o * rank + j] + l->db_scale * (float)product;
+                sums[j] = add_high(sums[j], t[j], g);
             }
         }
     }
 }
 
-/* h[j] = gamma * sum_o B[o,j] * G[o], rounded at random to h_limit */
-static void make_h(lmcu_layer_t *l, const float *words, int32_t position)
+/* h[j] = gamma * sum_o B[o,j] * G[o], rounded at random to h_limit; the rank is a constant after inlining */
+LMCU_INLINE void make_h(lmcu_layer_t *l, int32_t rank, const float *words, int32_t position)
 {
-    const int32_t rank = l->f.rank;
     int64_t sum[LMCU_MAX_RANK];
+    const int32_t rank2 = (rank + 1) & ~1;
     for (int32_t j = 0; j < rank; ++j) {
         sum[j] = 0;
     }
-    for (int32_t i = 0; i < l->count; ++i) {
-        const int32_t o = (int32_t)(l->list[i] >> 16), g = lmcu_word_g(words[o]);
-        const int16_t *b = l->f.b + o * l->f.rank2;
+    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+        const int16_t *b = l->f.b + o * rank2;
         for (int32_t j = 0; j < rank; ++j) {
             sum[j] += b[j] * g;
         }
@@ -192,19 +204,35 @@ static void make_h(lmcu_layer_t *l, const float *words, int32_t position)
     }
 }
 
-/* dA[j,k] += h[j] * patch[k] */
-static void add_da(lmcu_layer_t *l, const int16_t *patch)
+/* dA[j,k] += h[j] * patch[k] of one j; `one`, a constant: there is one position */
+LMCU_INLINE void add_da(const lmcu_layer_t *l, int one, int32_t j, const int16_t *restrict patch)
 {
-    const int32_t k = l->k;
-    float *da = lmcu_model.gradients + l->lora->a_offset;
-    for (int32_t j = 0; j < l->f.rank; ++j) {
-        for (int32_t i = 0; i < k; ++i) {
-            const int32_t product = l->h[j] * patch[(i & ~3) | LMCU_PLACE(i & 3)];
-            if (l->da) {
-                l->da[j * k + i] += product;
-            } else {
-                da[j * k + i] = da[j * k + i] + l->da_scale * (float)product;
-            }
+    const int32_t k = l->k, h = l->h[j];
+    const float scale = l->da_scale;
+    float *restrict da = lmcu_model.gradients + l->lora->a_offset + j * k;
+    int32_t *restrict sums = one ? 0 : l->da + j * k;
+    int32_t i = 0;
+#if LMCU_DSP
+    for (; !one && i + 4 <= k; i += 4, sums += 4, patch += 4) {
+        uint32_t x, y;
+        int32_t s0, s1, s2, s3;
+        __asm__ volatile("ldrd %[x], %[y], [%[patch]]\n\tldrd %[s0], %[s1], [%[sums]]\n\tldrd %[s2], %[s3], [%[sums], #8]\n\t"
+                         "smlabb %[s0], %[x], %[h], %[s0]\n\tsmlabb %[s1], %[y], %[h], %[s1]\n\t"
+                         "smlatb %[s2], %[x], %[h], %[s2]\n\tsmlatb %[s3], %[y], %[h], %[s3]\n\t"
+                         "strd %[s0], %[s1], [%[sums]]\n\tstrd %[s2], %[s3], [%[sums], #8]"
+                         : [x] "=&r"(x), [y] "=&r"(y), [s0] "=&r"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2), [s3] "=&r"(s3)
+                         : [patch] "r"(patch), [sums] "r"(sums), [h] "r"(h)
+                         : "memory");
+    }
+    sums -= one ? 0 : i;
+    patch -= one ? 0 : i;
+#endif
+    for (; i < k; ++i) {
+        const int32_t product = h * patch[(i & ~3) | LMCU_PLACE(i & 3)];
+        if (one) {
+            da[i] = da[i] + scale * (float)product;
+        } else {
+            sums[i] += product;
         }
     }
 }
@@ -216,37 +244,140 @@ void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, c
     for (int32_t j = 0; j < l->f.rank; ++j) {
         t[j] = l->t_shift >= 0 ? t[j] * (int32_t)(1u << l->t_shift) : t[j] >> -l->t_shift;
     }
-    add_db(l, words, t);
-    make_h(l, words, position);
-    add_da(l, patch);
+    if (!l->da) {
+        add_db(l, l->f.rank, 1, words, t);
+        make_h(l, l->f.rank, words, position);
+    } else if (l->f.rank == 4) {
+        add_db(l, 4, 0, words, t);
+        make_h(l, 4, words, position);
+    } else {
+        add_db(l, l->f.rank, 0, words, t);
+        make_h(l, l->f.rank, words, position);
+    }
+    for (int32_t j = 0; j < l->f.rank; ++j) {
+        if (l->da) {
+            add_da(l, 0, j, patch);
+        } else {
+            add_da(l, 1, j, patch);
+        }
+    }
 }
 
 /* ---- W^T V + A^T h ---- */
 
-/* Four listed outputs a pass, so that val is loaded and stored once for four products. */
-LMCU_INLINE void add_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t zero_point, int32_t *restrict val)
+/* val[i] += the rows of `rows` <= 4 listed outputs, times their V, of columns from `first` on */
+LMCU_INLINE void add_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t first, int32_t zero_point,
+                          int32_t *restrict val)
 {
     for (int32_t r = 0; r < rows; ++r) {
         const int8_t *w = l->weights + (intptr_t)(list[r] >> 16) * l->k;
         const int32_t v = (int16_t)list[r];
-        for (int32_t i = 0; i < l->k; ++i) {
+        for (int32_t i = first; i < l->k; ++i) {
             val[i] += v * (w[i] - zero_point);
         }
     }
 }
 
+#if LMCU_DSP
+/* A word of a row becomes two pairs, each of which meets one V: `half` is b or t. */
+#define ROW(w, v, half)                                                                                                \
+    "ldr %[x], [%[" w "]], #4\n\tsxtb16 %[y], %[x]\n\tsxtb16 %[x], %[x], ror #8\n\t"                                   \
+    "smlab" half " %[s0], %[y], %[" v "], %[s0]\n\tsmlab" half " %[s1], %[x], %[" v "], %[s1]\n\t"                     \
+    "smlat" half " %[s2], %[y], %[" v "], %[s2]\n\tsmlat" half " %[s3], %[x], %[" v "], %[s3]\n\t"
+
+/* add_rows of four rows, whole groups of columns: k & ~3 of them. Rows that are not there have V = 0. */
+static void add_four_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+{
+    uint32_t at[4] = {list[0], list[0] & 0xffff0000u, list[0] & 0xffff0000u, list[0] & 0xffff0000u};
+    for (int32_t r = 1; r < rows; ++r) {
+        at[r] = list[r];
+    }
+    const int32_t k = l->k;
+    const int8_t *w0 = l->weights + (at[0] >> 16) * (uint32_t)k, *w1 = l->weights + (at[1] >> 16) * (uint32_t)k;
+    const int8_t *w2 = l->weights + (at[2] >> 16) * (uint32_t)k, *w3 = l->weights + (at[3] >> 16) * (uint32_t)k;
+    const uint32_t v01 = (at[0] & 0xffffu) | at[1] << 16, v23 = (at[2] & 0xffffu) | at[3] << 16;
+    int32_t *const end = val + (k & ~3);
+    int32_t s0, s1, s2, s3, x, y;
+    if (val == end) {
+        return;
+    }
+    __asm__ volatile("1:\n\tldrd %[s0], %[s1], [%[val]]\n\tldrd %[s2], %[s3], [%[val], #8]\n\t" ROW("w0", "v01", "b")
+                     ROW("w1", "v01", "t") ROW("w2", "v23", "b") ROW("w3", "v23", "t")
+                     "strd %[s2], %[s3], [%[val], #8]\n\tstrd %[s0], %[s1], [%[val]], #16\n\tldr %[x], %[end]\n\t"
+                     "cmp %[val], %[x]\n\tbne 1b"
+                     : [val] "+&r"(val), [w0] "+&r"(w0), [w1] "+&r"(w1), [w2] "+&r"(w2), [w3] "+&r"(w3), [s0] "=&r"(s0),
+                       [s1] "=&r"(s1), [s2] "=&r"(s2), [s3] "=&r"(s3), [x] "=&r"(x), [y] "=&r"(y)
+                     : [v01] "r"(v01), [v23] "r"(v23), [end] "m"(end)
+                     : "cc", "memory");
+}
+#undef ROW
+
+static void add_listed(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+{
+    if (l->weight_zero_point != 0) {
+        add_rows(l, list, rows, 0, l->weight_zero_point, val);
+        return;
+    }
+    add_four_rows(l, list, rows, val);
+    add_rows(l, list, rows, l->k & ~3, 0, val);
+}
+
+/* Four columns of A^T h for rank 4: a group of A against h in pairs. */
+LMCU_INLINE void group_of_four(const int16_t *a, uint32_t h01, uint32_t h23, int32_t *sum)
+{
+    uint32_t x, y;
+    __asm__("ldrd %[x], %[y], [%[a]]\n\tsmulbb %[s0], %[x], %[h01]\n\tsmulbb %[s1], %[y], %[h01]\n\t"
+            "smultb %[s2], %[x], %[h01]\n\tsmultb %[s3], %[y], %[h01]\n\tldrd %[x], %[y], [%[a], #8]\n\t"
+            "smlabt %[s0], %[x], %[h01], %[s0]\n\tsmlabt %[s1], %[y], %[h01], %[s1]\n\tsmlatt %[s2], %[x], %[h01], %[s2]\n\t"
+            "smlatt %[s3], %[y], %[h01], %[s3]\n\tldrd %[x], %[y], [%[a], #16]\n\tsmlabb %[s0], %[x], %[h23], %[s0]\n\t"
+            "smlabb %[s1], %[y], %[h23], %[s1]\n\tsmlatb %[s2], %[x], %[h23], %[s2]\n\tsmlatb %[s3], %[y], %[h23], %[s3]\n\t"
+            "ldrd %[x], %[y], [%[a], #24]\n\tsmlabt %[s0], %[x], %[h23], %[s0]\n\tsmlabt %[s1], %[y], %[h23], %[s1]\n\t"
+            "smlatt %[s2], %[x], %[h23], %[s2]\n\tsmlatt %[s3], %[y], %[h23], %[s3]"
+            : [s0] "=&r"(sum[0]), [s1] "=&r"(sum[1]), [s2] "=&r"(sum[2]), [s3] "=&r"(sum[3]), [x] "=&r"(x), [y] "=&r"(y)
+            : [a] "r"(a), [h01] "r"(h01), [h23] "r"(h23)
+            : "memory");
+}
+#else
+static void add_listed(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+{
+    if (l->weight_zero_point != 0) {
+        add_rows(l, list, rows, 0, l->weight_zero_point, val);
+    } else {
+        add_rows(l, list, rows, 0, 0, val);
+    }
+}
+#endif
+
+/* One column of A^T h */
+LMCU_INLINE int32_t column(const lmcu_layer_t *l, int32_t i)
+{
+    const int16_t *a = l->f.a + (i & ~3) * l->f.rank + LMCU_PLACE(i & 3);
+    int32_t sum = 0;
+    for (int32_t j = 0; j < l->f.rank; ++j, a += LMCU_GROUP) {
+        sum += *a * l->h[j];
+    }
+    return sum;
+}
+
 /* A^T h, aligned with what stands in val */
-static void add_adapter(const lmcu_layer_t *l, int32_t *val)
+static void add_adapter(const lmcu_layer_t *l, int32_t *restrict val)
 {
     const int32_t up = l->align > 0 ? (l->align < 31 ? l->align : 31) : 0;
     const int32_t down = l->align < 0 ? (l->align > -31 ? -l->align : 31) : 0;
-    for (int32_t i = 0; i < l->k; ++i) {
-        const int16_t *a = l->f.a + ((i & ~3) | LMCU_PLACE(i & 3));
-        int32_t sum = 0;
-        for (int32_t j = 0; j < l->f.rank; ++j) {
-            sum += a[j * l->f.k4] * l->h[j];
+    int32_t i = 0;
+#if LMCU_DSP
+    const int32_t *h = l->h;
+    const uint32_t h01 = ((uint32_t)h[0] & 0xffffu) | (uint32_t)h[1] << 16, h23 = ((uint32_t)h[2] & 0xffffu) | (uint32_t)h[3] << 16;
+    for (; l->f.rank == 4 && i + 4 <= l->k; i += 4) {
+        int32_t sum[4];
+        group_of_four(l->f.a + 4 * i, h01, h23, sum);
+        for (int32_t u = 0; u < 4; ++u) {
+            val[i + u] = (val[i + u] >> up) + (sum[u] >> down);
         }
-        val[i] = (val[i] >> up) + (sum >> down);
+    }
+#endif
+    for (; i < l->k; ++i) {
+        val[i] = (val[i] >> up) + (column(l, i) >> down);
     }
 }
 
@@ -256,7 +387,7 @@ void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val)
         val[i] = 0;
     }
     for (int32_t i = 0; i < l->count; i += 4) {
-        add_rows(l, l->list + i, l->count - i < 4 ? l->count - i : 4, l->weight_zero_point, val);
+        add_listed(l, l->list + i, l->count - i < 4 ? l->count - i : 4, val);
     }
     if (l->lora) {
         add_adapter(l, val);

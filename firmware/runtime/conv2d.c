@@ -164,14 +164,14 @@ static void write_any(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int
     write_outputs(p, 0, o, rows, acc, y);
 }
 
-/* One position: y [out_c]. f and t are NULL without an adapter. */
+/* One position: y [out_c]. f and t are NULL without an adapter, or where `bias` holds what it adds. */
 static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int plain,
-                             const int16_t *patch, int32_t k, int8_t *y)
+                             const int32_t *bias, const int16_t *patch, int32_t k, int8_t *y)
 {
     for (int32_t o = 0; o < p->out_c; o += 4) {
         const int32_t rows = p->out_c - o < 4 ? p->out_c - o : 4;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * k, p->bias ? p->bias + o : 0, k, rows, acc);
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * k, bias ? bias + o : 0, k, rows, acc);
         if (f) {
             lmcu_lora_add(f, t, o, rows, acc);
         }
@@ -186,20 +186,23 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
 #if LMCU_DSP
 enum { POSITIONS = 2 };
 
-/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2]. `f` is a
- * constant NULL after inlining where there is no adapter. */
+/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2]. first and second: what
+ * the sums of each position begin with, or NULL. `f` is a constant NULL after inlining where there is no adapter, or where these hold
+ * what it adds. */
 LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t,
-                                    const int16_t *patches, int32_t k, int8_t *y)
+                                    const int32_t *first, const int32_t *second, const int16_t *patches, int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c, offset = 2 * p->output_zero_point + 1;
     const int8_t *w = p->weights, *shift = p->requant.shift;
-    const int32_t *bias = p->bias, *multiplier = p->requant.multiplier;
+    const int32_t *multiplier = p->requant.multiplier;
     int32_t o = 0;
     for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, multiplier += 2, shift += 2, o += 2) {
         int32_t acc[4] = {0, 0, 0, 0};
-        if (bias) {
-            acc[0] = acc[2] = *bias++;
-            acc[1] = acc[3] = *bias++;
+        if (first) {
+            acc[0] = *first++;
+            acc[1] = *first++;
+            acc[2] = *second++;
+            acc[3] = *second++;
         }
         lmcu_dot_pair(patches, w, w + k, k, acc);
         if (f) {
@@ -218,15 +221,20 @@ LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t
     }
 }
 
-/* Two neighbouring positions: y [2][out_c], t [2]. */
-static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patches,
-                         int32_t k, int8_t *y)
+/* Two neighbouring positions: y [2][out_c]; the rest as above. */
+static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *first,
+                         const int32_t *second, const int16_t *patches, int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c;
     for (int32_t o = 0; o < m; o += 2) {
         const int32_t rows = m - o < 2 ? 1 : 2;
-        const int32_t b0 = p->bias ? p->bias[o] : 0, b1 = p->bias ? p->bias[o + rows - 1] : 0;
-        int32_t acc[4] = {b0, b1, b0, b1};
+        int32_t acc[4] = {0, 0, 0, 0};
+        if (first) {
+            acc[0] = first[o];
+            acc[1] = first[o + rows - 1];
+            acc[2] = second[o];
+            acc[3] = second[o + rows - 1];
+        }
         const int8_t *w = p->weights + (intptr_t)o * k;
         lmcu_dot_pair(patches, w, w + (rows - 1) * k, k, acc);
         if (f) {
@@ -238,6 +246,25 @@ static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const 
 }
 #else
 enum { POSITIONS = 1 };
+#endif
+
+#if LMCU_NUMERICS_I16
+enum { SMALL_K = 16384 }; /* so many products of a weight with a patch value stay below 2^29 */
+
+/* The biases with what the adapter adds to each of n positions, in scratch, if no sum can overflow then. */
+static int add_to_biases(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t n,
+                         int32_t *to, const int32_t *bias[2])
+{
+    int small = 1;
+    for (int32_t i = 0; i < n; ++i, to += p->out_c) {
+        small = lmcu_lora_bias(f, t + i, p->bias, to) && small;
+    }
+    for (int32_t i = n; small && i-- > 0;) {
+        to -= p->out_c;
+        bias[i] = to;
+    }
+    return small;
+}
 #endif
 
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
@@ -257,6 +284,8 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
     int32_t oy = 0, ox = 0;
     for (int32_t position = 0; position < count; position += POSITIONS) {
         const int32_t n = count - position < POSITIONS ? 1 : POSITIONS;
+        const int32_t *bias[2] = {p->bias, p->bias};
+        const lmcu_factors_t *beside = lora ? &f : 0; /* what is not in the biases */
         for (int32_t i = 0; i < n; ++i) {
             load_patch(p, x, oy, ox, s.bytes, s.patch + LMCU_GROUP * i, LMCU_GROUP * n);
             if (lora) {
@@ -267,20 +296,25 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
                 ++oy;
             }
         }
+#if LMCU_NUMERICS_I16
+        if (lora && k <= SMALL_K) {
+            beside = add_to_biases(p, &f, t, n, (int32_t *)(void *)s.rest, bias) ? 0 : beside;
+        }
+#endif
 #if LMCU_DSP
-        if (n == 2 && plain && !lora && p->out_c % 2 == 0) {
-            forward_plain_pair(p, 0, t, s.patch, k, y);
+        if (n == 2 && plain && !beside && p->out_c % 2 == 0) {
+            forward_plain_pair(p, 0, t, bias[0], bias[1], s.patch, k, y);
         } else if (n == 2 && plain && p->out_c % 2 == 0) {
-            forward_plain_pair(p, &f, t, s.patch, k, y);
+            forward_plain_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);
         } else if (n == 2) {
-            forward_pair(p, lora ? &f : 0, t, s.patch, k, y);
+            forward_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);
         }
         if (n == 2) {
             y += 2 * p->out_c;
             continue;
         }
 #endif
-        forward_position(p, lora ? &f : 0, t, plain, s.patch, k, y);
+        forward_position(p, beside, t, plain, bias[0], s.patch, k, y);
         y += p->out_c;
     }
 }

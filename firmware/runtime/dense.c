@@ -8,6 +8,10 @@
 #include "matvec.h"
 #include "requant.h"
 
+#if LMCU_NUMERICS_I16
+enum { SMALL_K = 16384 }; /* so many products of an int8 weight with a patch value stay below 2^29 */
+#endif
+
 /* patch = x - z_x */
 static void load_patch(const lmcu_dense_t *p, const int8_t *x, int16_t *patch)
 {
@@ -48,15 +52,15 @@ static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const 
     }
 }
 
-/* One row: y [m]. f and t are NULL without an adapter. */
-static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patch,
-                        int8_t *y)
+/* One row: y [m]. f and t are NULL without an adapter, or where `bias` holds what it adds. */
+static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias,
+                        const int16_t *patch, int8_t *y)
 {
     const int32_t too_much = excess(p, patch);
     for (int32_t o = 0; o < p->m; o += 4) {
         const int32_t rows = p->m - o < 4 ? p->m - o : 4;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, p->bias ? p->bias + o : 0, p->k, rows, acc);
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias ? bias + o : 0, p->k, rows, acc);
         for (int32_t i = 0; too_much != 0 && i < rows; ++i) {
             acc[i] -= too_much;
         }
@@ -76,11 +80,20 @@ void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const in
         f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
+        const lmcu_factors_t *beside = lora ? &f : 0; /* what is not in the biases */
+        const int32_t *bias = p->bias;
         load_patch(p, x, patch);
         if (lora) {
             lmcu_lora_project(&f, patch, LMCU_GROUP, &t);
         }
-        forward_row(p, lora ? &f : 0, &t, patch, y);
+#if LMCU_NUMERICS_I16
+        int32_t *with_delta = (int32_t *)(void *)(patch + lmcu_patch_length(p->k));
+        if (lora && p->k <= SMALL_K && lmcu_lora_bias(&f, &t, p->bias, with_delta)) {
+            beside = 0;
+            bias = with_delta;
+        }
+#endif
+        forward_row(p, beside, &t, bias, patch, y);
     }
 }
 

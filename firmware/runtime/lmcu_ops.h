@@ -28,8 +28,9 @@ typedef struct {
     float gamma;                 /* alpha / r, or alpha / sqrt(r) */
     float input_scale;           /* s_x */
 #if LMCU_NUMERICS_I16
-    const int32_t *c;            /* [m] fl32(gamma / s_w[o]) = c * 2^(c_exponent - 31), 2^30 <= c < 2^31 */
+    const int32_t *c;            /* [m] fl32(gamma / s_w[o]) = c * 2^(c_exponent - 32), 2^30 <= c < 2^31 */
     const int8_t *c_exponent;
+    int32_t c_top;               /* the largest c_exponent */
     int32_t k, m;
     int32_t tables;              /* offset in lmcu_tables */
     int32_t gamma_whole, gamma_exponent; /* gamma ~ gamma_whole * 2^gamma_exponent, 2^14 <= gamma_whole < 2^15 */

@@ -15,18 +15,21 @@
 /* The factors during one layer call: tables that stand ready, and the exponents of their units. */
 typedef struct {
     const lmcu_lora_t *lora;
-    const int16_t *a; /* [rank][k4], in the order of patches */
+    const int16_t *a; /* [k4 / 4][rank][4], in the order of patches */
     const int16_t *b; /* [m][rank2] */
     int32_t rank, rank2, k4, a_unit, b_unit;
 } lmcu_factors_t;
 
-/* t of one position, and the exponent of the unit of B times it */
+/* t of one position; B t * 2^-(half + 1) is in units of 1 / (c * 2^32) */
 typedef struct {
-    int32_t exponent;
-    int16_t t[LMCU_MAX_RANK];
+    int32_t half;
+    LMCU_ALIGNED(4) int16_t t[LMCU_MAX_RANK];
 } lmcu_projection_t;
 
 void lmcu_lora_tables(void); /* after every change of the factors */
+/* with_delta [m] = bias + what the adapter adds to one position's accumulators; bias may be NULL. Whether every one's abs is below 2^29, so
+ * that sums of products below 2^29 on top stay below 2^30. */
+int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *with_delta);
 /* t[j] = sum_k A[j,k] * patch[k], exact */
 void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t);
 #else

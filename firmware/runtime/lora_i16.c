@@ -11,7 +11,7 @@
 
 enum { TABLE_HEAD = 4 }; /* units of A and of B, and room to the next multiple of 8 bytes */
 
-/* ---- tables: unit exponents, A [rank][k4] in the order of patches, B [m][rank2] ---- */
+/* ---- tables: unit exponents, A [k4 / 4][rank][4] in the order of patches, B [m][rank2] ---- */
 
 static int32_t even(int32_t rank)
 {
@@ -79,9 +79,11 @@ static void make_a(const lmcu_lora_t *lora)
     const int32_t top = top_exponent(half, lora->rank * k);
     int16_t *to = table_a(lora);
     table_of(lora)[0] = (int16_t)(top - 14 - bits);
-    for (int32_t j = 0; j < lora->rank; ++j, to += k4, half += k) {
-        for (int32_t i = 0; i < k4; ++i) {
-            to[(i & ~3) | LMCU_PLACE(i & 3)] = i < k ? tabulated(half[i], top, bits) : 0;
+    for (int32_t i = 0; i < k4; i += LMCU_GROUP) {
+        for (int32_t j = 0; j < lora->rank; ++j, to += LMCU_GROUP) {
+            for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+                to[LMCU_PLACE(u)] = i + u < k ? tabulated(half[j * k + i + u], top, bits) : 0;
+            }
         }
     }
 }
@@ -120,29 +122,70 @@ lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m)
 
 /* ---- forward ---- */
 
-/* sums[j] = sum_k A[j,k] * patch[k] of `count` (constant) rows, exact */
-LMCU_INLINE void dot_rows(const int16_t *a, int32_t k4, const int16_t *patch, int32_t step, int32_t count, int32_t *sums)
+/* t [rank] of a lone patch or, with `step` LMCU_PAIR, of one of two whose groups alternate. */
+LMCU_INLINE void products(const lmcu_factors_t *f, int32_t rank, const int16_t *patch, int32_t step, int32_t *t)
 {
-    int32_t sum[4] = {0, 0, 0, 0};
-    for (int32_t i = 0; i < k4; i += LMCU_GROUP, patch += step) {
-        for (int32_t j = 0; j < count; ++j) {
-            const int16_t *row = a + j * k4 + i;
-            sum[j] += row[0] * patch[0] + row[1] * patch[1] + row[2] * patch[2] + row[3] * patch[3];
-        }
+    const int16_t *a = f->a, *end = a + rank * f->k4;
+    for (int32_t j = 0; j < rank; ++j) {
+        t[j] = 0;
     }
-    for (int32_t j = 0; j < count; ++j) {
-        sums[j] = sum[j];
+    for (; a != end; patch += step) {
+        for (int32_t j = 0; j < rank; ++j, a += LMCU_GROUP) {
+            t[j] += a[0] * patch[0] + a[1] * patch[1] + a[2] * patch[2] + a[3] * patch[3];
+        }
     }
 }
 
-void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t)
+#if LMCU_DSP
+/* Two words of a row of A meet two words of the patch. */
+#define ROW(s)                                                                                                         \
+    "ldrd %[w0], %[w1], [%[a]], #8\n\tsmlad %[" s "], %[w0], %[even], %[" s "]\n\t"                                    \
+    "smlad %[" s "], %[w1], %[odd], %[" s "]\n\t"
+#define GROUP(step) "ldrd %[even], %[odd], [%[patch]], " step "\n\t" ROW("s0") ROW("s1") ROW("s2") ROW("s3")
+#define LOOP(body, stop)                                                                                               \
+    __asm__ volatile("1:\n\t" body "cmp %[a], %[end]\n\tbne 1b"                                                       \
+                     : [patch] "+&r"(patch), [a] "+&r"(a), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2),             \
+                       [s3] "+&r"(s3), [even] "=&r"(even), [odd] "=&r"(odd), [w0] "=&r"(w0), [w1] "=&r"(w1)            \
+                     : [end] "r"(stop)                                                                                 \
+                     : "cc", "memory")
+
+/* The same for rank 4; `step` is a constant after inlining. */
+LMCU_INLINE void products_of_four(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t)
 {
-    int32_t j = 0;
-    for (; j + 4 <= f->rank; j += 4) {
-        dot_rows(f->a + j * f->k4, f->k4, patch, step, 4, t + j);
+    const int16_t *a = f->a, *many = a + 4 * (f->k4 & ~7), *end = a + 4 * f->k4;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    uint32_t even, odd, w0, w1;
+    if (a != many && step == LMCU_PAIR) {
+        LOOP(GROUP("#16") GROUP("#16"), many);
+    } else if (a != many) {
+        LOOP(GROUP("#8") GROUP("#8"), many);
     }
-    for (; j < f->rank; ++j) {
-        dot_rows(f->a + j * f->k4, f->k4, patch, step, 1, t + j);
+    if (a != end) {
+        LOOP(GROUP("#8"), end);
+    }
+    t[0] = s0;
+    t[1] = s1;
+    t[2] = s2;
+    t[3] = s3;
+}
+#undef LOOP
+#undef GROUP
+#undef ROW
+#else
+LMCU_INLINE void products_of_four(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t)
+{
+    products(f, 4, patch, step, t);
+}
+#endif
+
+LMCU_NOINLINE void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t)
+{
+    if (f->rank != 4) {
+        products(f, f->rank, patch, step, t);
+    } else if (step == LMCU_PAIR) {
+        products_of_four(f, patch, LMCU_PAIR, t);
+    } else {
+        products_of_four(f, patch, LMCU_GROUP, t);
     }
 }
 
@@ -159,30 +202,10 @@ void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t st
     for (int32_t j = 0; j < f->rank; ++j) {
         to->t[j] = (int16_t)(t[j] >> shift);
     }
-    to->exponent = shift + f->a_unit + f->b_unit;
+    to->half = -1 - (shift + f->a_unit + f->b_unit);
 }
 
-/* s * 2^exponent, to the nearest integer, halves up, limited to +-2^30; abs(s) <= 2^30 */
-LMCU_INLINE int32_t to_steps(int32_t s, int32_t exponent)
-{
-    if (exponent < 0) {
-        return exponent > -31 ? (s + (int32_t)(1u << (-exponent - 1))) >> -exponent : 0;
-    }
-    const int32_t limit = exponent > 30 ? 0 : 0x40000000 >> exponent;
-    return s > limit ? 0x40000000 : s < -limit ? -0x40000000 : s == 0 ? 0 : s * (int32_t)(1u << exponent);
-}
-
-LMCU_INLINE int32_t change_of(const lmcu_factors_t *f, int32_t rank2, const int16_t *t, int32_t o)
-{
-    const int16_t *b = f->b + o * rank2;
-    int32_t s = 0;
-    for (int32_t j = 0; j < rank2; j += 2) {
-        s += b[j] * t[j] + b[j + 1] * t[j + 1];
-    }
-    return s;
-}
-
-/* s * c / 2^32, rounded half up; abs(s) < 2^31 */
+/* s * c / 2^32, rounded half up; abs(s) < 2^30, so that abs(result) < 2^29 */
 LMCU_INLINE int32_t high_product(int32_t s, int32_t c)
 {
 #if LMCU_DSP
@@ -194,20 +217,114 @@ LMCU_INLINE int32_t high_product(int32_t s, int32_t c)
 #endif
 }
 
+/* x * 2^left, limited to +-2^30 */
+static int32_t enlarged(int32_t x, int32_t left)
+{
+    const int32_t limit = left > 30 ? 0 : 0x40000000 >> left;
+    return x > limit ? 0x40000000 : x < -limit ? -0x40000000 : x == 0 ? 0 : x * (int32_t)(1u << left);
+}
+
+/* x / 2^(half + 1), rounded half up; 0 <= half < 256 */
+LMCU_INLINE int32_t shrunk(int32_t x, int32_t half)
+{
+#if LMCU_DSP
+    __asm__("asr %0, %0, %1" : "+r"(x) : "r"(half)); /* the sign only from 32 on, as it should be */
+#else
+    x >>= half < 31 ? half : 31;
+#endif
+    return (x + 1) >> 1;
+}
+
+/* The same; -1 and below enlarge. */
+LMCU_INLINE int32_t to_steps(int32_t x, int32_t half)
+{
+    return half < 0 ? enlarged(x, -1 - half) : shrunk(x, half);
+}
+
+/* sum_j B[o,j] * t[j]; abs below 2^30 */
+LMCU_INLINE int32_t product(const int16_t *b, const int16_t *t, int32_t rank2)
+{
+    int32_t s = 0;
+    for (int32_t j = 0; j < rank2; j += 2) {
+#if LMCU_DSP
+        __asm__("smlad %0, %1, %2, %0" : "+r"(s) : "r"(lmcu_load_word(b + j)), "r"(lmcu_load_word(t + j)));
+#else
+        s += b[j] * t[j] + b[j + 1] * t[j + 1];
+#endif
+    }
+    return s;
+}
+
 LMCU_INLINE void add(const lmcu_factors_t *f, int32_t rank2, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
     const int32_t *c = f->lora->c + o;
     const int8_t *exponent = f->lora->c_exponent + o;
-    for (int32_t i = 0; i < rows; ++i) {
-        const int32_t scaled = high_product(2 * change_of(f, rank2, t->t, o + i), c[i]);
-        acc[i] = lmcu_add_limited(acc[i], to_steps(scaled, t->exponent + exponent[i]));
+    const int16_t *b = f->b + o * rank2;
+    for (int32_t i = 0; i < rows; ++i, b += rank2) {
+        const int32_t scaled = high_product(product(b, t->t, rank2), c[i]);
+        acc[i] = lmcu_add_limited(acc[i], to_steps(scaled, t->half - exponent[i]));
     }
+}
+
+/* The outputs whose exponents are above `least`; what wraps around is not small. */
+static uint32_t bias_of_some(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t least, const int32_t *bias,
+                             int32_t *with_delta)
+{
+    uint32_t any = 0;
+    for (int32_t o = 0; o < f->lora->m; ++o) {
+        const int32_t exponent = f->lora->c_exponent[o];
+        if (exponent > least) {
+            const int32_t scaled = high_product(product(f->b + o * f->rank2, t->t, f->rank2), f->lora->c[o]);
+            const uint32_t sum = (bias ? (uint32_t)bias[o] : 0u) + (uint32_t)to_steps(scaled, t->half - exponent);
+            with_delta[o] = (int32_t)sum;
+            any |= sum + 0x20000000u;
+        }
+    }
+    return any;
+}
+
+#if LMCU_DSP
+/* Rank 3 or 4; where a result would have to be enlarged, the bias alone. */
+static uint32_t bias_of_four(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *to)
+{
+    const int16_t *b = f->b;
+    const int32_t *c = f->lora->c, *const end = to + f->lora->m;
+    const int8_t *exponent = f->lora->c_exponent;
+    const uint32_t t01 = lmcu_load_word(t->t), t23 = lmcu_load_word(t->t + 2);
+    uint32_t any = 0, s, x, y;
+    __asm__ volatile("1:\n\tldrd %[x], %[y], [%[b]], #8\n\tsmuad %[s], %[x], %[t01]\n\tldr %[x], [%[c]], #4\n\t"
+                     "smlad %[s], %[y], %[t23], %[s]\n\tldrsb %[y], [%[e]], #1\n\tsmmulr %[s], %[s], %[x]\n\t"
+                     "sub %[y], %[half], %[y]\n\tldr %[x], [%[bias]], #4\n\tasr %[s], %[s], %[y]\n\tadd %[s], %[s], #1\n\t"
+                     "add %[s], %[x], %[s], asr #1\n\tstr %[s], [%[to]], #4\n\tadd %[s], %[s], #0x20000000\n\t"
+                     "orr %[any], %[any], %[s]\n\tcmp %[to], %[end]\n\tbne 1b"
+                     : [b] "+&r"(b), [c] "+&r"(c), [e] "+&r"(exponent), [bias] "+&r"(bias), [to] "+&r"(to), [any] "+&r"(any),
+                       [s] "=&r"(s), [x] "=&r"(x), [y] "=&r"(y)
+                     : [t01] "r"(t01), [t23] "r"(t23), [half] "r"(t->half), [end] "r"(end)
+                     : "cc", "memory");
+    return any;
+}
+#endif
+
+int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *with_delta)
+{
+    uint32_t any = 0;
+    int32_t done = -256; /* up to this exponent */
+#if LMCU_DSP
+    if (f->rank2 == 4 && bias) {
+        any = bias_of_four(f, t, bias, with_delta);
+        done = t->half;
+    }
+#endif
+    if (done < f->lora->c_top) { /* of channels whose weights hardly have a scale */
+        any |= bias_of_some(f, t, done, bias, with_delta);
+    }
+    return any < 0x40000000u;
 }
 
 void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
-    if (f->rank2 == 4) {
-        add(f, 4, t, o, rows, acc);
+    if (f->rank2 == 4 && rows == 4) {
+        add(f, 4, t, o, 4, acc);
     } else {
         add(f, f->rank2, t, o, rows, acc);
     }
@@ -215,8 +332,13 @@ void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t 
 
 void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
-    lmcu_lora_add(f, t, o, rows, acc);
-    lmcu_lora_add(f, t + 1, o, rows, acc + 2);
+    if (f->rank2 == 4 && rows == 2) {
+        add(f, 4, t, o, 2, acc);
+        add(f, 4, t + 1, o, 2, acc + 2);
+    } else {
+        add(f, f->rank2, t, o, rows, acc);
+        add(f, f->rank2, t + 1, o, rows, acc + 2);
+    }
 }
 
 #else

@@ -79,7 +79,7 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     if ctx.random is not None:
         whole, exponents = blocks.output_factors(c)
         sizes = (layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation), *blocks.whole(float(gamma)))
-        values, fields = f"{values}, {prefix}_c_exponent, {ints(*sizes)}", f"{fields}piiiii"
+        values, fields = f"{values}, {prefix}_c_exponent, {ints(exponents.max(), *sizes)}", f"{fields}piiiiii"
         constants = [array(f"{prefix}_c", whole), array(f"{prefix}_c_exponent", exponents)]
     constants.append(struct(f"{prefix}_lora", "lmcu_lora_t", fields, values, ctx.pointer_bytes))
     return constants, f"&{prefix}_lora"
