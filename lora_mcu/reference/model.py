@@ -38,7 +38,8 @@ from lora_mcu.ir.reduce import Reduction
 from lora_mcu.ir.shape import Copy
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.reference import attention, binary, elementwise, loss, pool, reduce, resize, shape, softmax, weighted
+from lora_mcu.passes import blocks
+from lora_mcu.reference import attention, binary, elementwise, i16, loss, pool, reduce, resize, shape, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
 from lora_mcu.reference.update import State, update
@@ -62,6 +63,7 @@ class Reference(Learner):
             is_b[layer.b_offset : layer.b_offset + layer.m * self.info.rank] = True
         self._state = State(np.zeros(len(is_b), np.uint16), np.zeros(len(is_b), F32), is_b)
         self._sums = np.zeros(len(is_b), F32)
+        self._fill = 0  # samples in the open batch
         self._reset()
 
     @property
@@ -127,7 +129,7 @@ class Reference(Learner):
                 return x
         raise NotImplementedError(op.KIND)
 
-    def _factors_of(self, op: Op) -> Factors | None:
+    def _factors_of(self, op: Op) -> Factors | i16.Factors | None:
         layer = self._program.adaptation.of(op)
         if layer is None:
             return None
@@ -135,6 +137,13 @@ class Reference(Learner):
         a, b = slice(layer.a_offset, layer.a_offset + r * layer.k), slice(layer.b_offset, layer.b_offset + r * layer.m)
         gamma = F32(self._program.adaptation.gamma)
         scales = np.broadcast_to(self._graph.tensors[layer.op.weights].scale, (layer.m,))
+        if self.info.numerics == "i16":
+            halves = self._state.factors.view(np.float16)
+            return i16.Factors(
+                halves[a].reshape(r, layer.k), halves[b].reshape(layer.m, r),
+                self._sums[a].reshape(r, layer.k), self._sums[b].reshape(layer.m, r),
+                gamma, self._graph.tensors[op.inputs[0]].s, (gamma / scales).astype(F32),
+            )  # fmt: skip
         return Factors(
             values[a].reshape(r, layer.k), values[b].reshape(layer.m, r),
             self._sums[a].reshape(r, layer.k), self._sums[b].reshape(layer.m, r),
@@ -181,8 +190,14 @@ class Reference(Learner):
 
     def _backward_op(self, op: Op, values: dict[int, Array], g: Floats, into: list[Floats | None]) -> None:
         graph, x, y, dx = self._graph, values[op.inputs[0]], values[op.output], into[0]
-        if isinstance(op, Conv2D | Dense):
-            weighted.backward(op, graph, x, y, g, self._factors_of(op), dx)
+        factors = self._factors_of(op)
+        if isinstance(op, Conv2D | Dense) and self.info.numerics == "i16":
+            assert not isinstance(factors, Factors)
+            shared = op.output in self._program.plan.shared
+            weighted.backward_i16(op, graph, x, y, g, factors, dx, shared, self._draw(op))
+        elif isinstance(op, Conv2D | Dense):
+            assert not isinstance(factors, i16.Factors)
+            weighted.backward(op, graph, x, y, g, factors, dx)
         elif isinstance(op, Binary):
             binary.backward(op, graph, (x, values[op.inputs[1]], y), g, into)
         elif isinstance(op, Matmul):
@@ -191,6 +206,8 @@ class Reference(Learner):
             return
         elif isinstance(op, Softmax):
             attention.softmax_backward(op, graph, y, g, dx)
+        elif isinstance(op, Depthwise) and self.info.numerics == "i16":
+            weighted.depthwise_backward_i16(op, graph, y, g, dx, self._draw(op))
         elif isinstance(op, Depthwise):
             weighted.depthwise_backward(op, graph, y, g, dx)
         elif isinstance(op, AveragePool | MaxPool):
@@ -212,10 +229,16 @@ class Reference(Learner):
         else:
             raise NotImplementedError(op.KIND)
 
+    def _draw(self, op: Op) -> i16.Draw:
+        """The random bits of one operator for the open batch's current sample."""
+        program = self._program
+        random = blocks.randomness(program.graph, program.backward, program.adaptation, program.plan.shared)
+        return i16.Draw(self._settings.seed, self._state.step, random.first[op.index] + self._fill * random.words)
+
     def gradients(self, x: ArrayLike, label: ArrayLike) -> dict[str, Floats]:
         """As ``Twin.gradients``: one sample, ``<layer>.lora_A`` [r, K] and ``<layer>.lora_B`` [M, r]."""
         ((sample, encoded),) = self._pairs(np.asarray(x)[None], np.asarray(label)[None])
-        kept, self._sums = self._sums, np.zeros_like(self._sums)
+        kept, self._sums, self._fill = self._sums, np.zeros_like(self._sums), 0
         self._sample(sample, encoded, learn=True)
         found: dict[str, Floats] = {}
         for layer in self._program.adaptation.layers:
@@ -265,6 +288,7 @@ class Reference(Learner):
         for i, (sample, label) in enumerate(pairs):
             if fill == 0:
                 self._sums = np.zeros_like(self._sums)
+            self._fill = fill
             value, hit = self._sample(sample, label, learn=True)
             total, correct, fill, count = total + value, correct + hit, fill + 1, count + 1
             if fill == self._settings.batch_size or i == len(pairs) - 1:

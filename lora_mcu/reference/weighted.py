@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph, Op, Window
-from lora_mcu.reference import lora, requant
+from lora_mcu.reference import i16, lora, requant
 from lora_mcu.reference.ordered import F32, Array, ordered_sum
 
 Index = tuple[int, int, int, int]  # ky, kx, iy, ix
@@ -61,14 +61,15 @@ def _bias(op: Conv2D | Dense | Depthwise, graph: Graph) -> Array | int:
     return 0 if data is None else data.astype(np.int64).ravel()
 
 
-def forward(op: Conv2D | Dense, graph: Graph, x: Array, factors: lora.Factors | None) -> Array:
+def forward(op: Conv2D | Dense, graph: Graph, x: Array, factors: lora.Factors | i16.Factors | None) -> Array:
     """y of a dense layer or convolution, with its adapter if it has one."""
     tx, tw, ty = (graph.tensors[i] for i in (op.inputs[0], op.weights, op.output))
     patches, matrix = _patches(op, graph, x), _matrix(op, graph)
     # exact: every product is below 2^16 and a float64 holds integers up to 2^53
     acc = (patches.astype(np.float64) @ matrix.T.astype(np.float64)).astype(np.int64) + _bias(op, graph)
     if factors is not None:
-        acc = acc + lora.delta(factors, patches)
+        delta = factors.delta(patches) if isinstance(factors, i16.Factors) else lora.delta(factors, patches)
+        acc = np.clip(acc + delta, -(2**31), 2**31 - 1)
     scales = requant.output_scales(tx, tw, ty, len(matrix))
     rq = requant.double_rounding if isinstance(op, Conv2D) else requant.half_away
     return requant.to_output(rq(acc, scales), ty, op.activation).reshape(ty.shape)
@@ -97,6 +98,45 @@ def backward(
         dx += value.reshape(dx.shape)
 
 
+def backward_i16(
+    op: Conv2D | Dense, graph: Graph, x: Array, y: Array, g: NDArray[np.float32], factors: i16.Factors | None,
+    dx: NDArray[np.float32] | None, shared: bool, draw: i16.Draw,
+) -> None:  # fmt: skip
+    """As ``backward``; ``shared``: all positions have one gradient, which is quantized once."""
+    patches, matrix = _patches(op, graph, x), _matrix(op, graph)
+    ty = graph.tensors[op.output]
+    scales = np.broadcast_to(graph.tensors[op.weights].scale, (len(matrix),)).astype(F32)
+    g = g.reshape(len(patches), -1)[: 1 if shared else None]
+    if not np.isfinite(g).all():
+        _poison(factors, dx)
+        return
+    q = i16.quantize(np.ascontiguousarray(g), scales, len(matrix), draw)
+    if q is None:
+        return
+    every = np.broadcast_to(q.g, (len(patches), len(matrix))).astype(F32)
+    kept = requant.masked(every, y.reshape(every.shape), ty, op.activation) != 0
+    beside, beside_unit = None, 0
+    if factors is not None:
+        largest = int(np.abs(q.g).sum(axis=1).max())
+        beside, beside_unit = i16.adapter_gradients(factors, patches, q, q.g * kept, largest, draw)
+    if dx is None:
+        return
+    value = i16.values((q.v * kept) @ matrix, q.v_unit, beside, beside_unit)
+    value[~kept.any(axis=1)] = 0
+    if isinstance(op, Conv2D):
+        _scatter(op.window, value.reshape(len(value), *op.window.kernel, -1), ty.shape, dx)
+    else:
+        dx += value.reshape(dx.shape)
+
+
+def _poison(factors: i16.Factors | None, dx: NDArray[np.float32] | None) -> None:
+    """A gradient that is not finite: the step will be skipped."""
+    if factors is not None:
+        factors.da[0, 0] = np.nan
+    if dx is not None:
+        dx[...] = np.nan
+
+
 def _scatter(window: Window, value: NDArray[np.float32], out: tuple[int, ...], dx: NDArray[np.float32]) -> None:
     for p, position in enumerate(positions(out)):
         for ky, kx, iy, ix in taps(window, position, dx.shape[1:3]):
@@ -122,3 +162,26 @@ def depthwise_backward(op: Depthwise, graph: Graph, y: Array, g: NDArray[np.floa
         for ky, kx, iy, ix in taps(op.window, position, dx.shape[1:3]):
             terms = (scaled[p] * weights[ky, kx]).reshape(-1, op.multiplier)
             dx[0, iy, ix] += ordered_sum(terms, axis=1)
+
+
+def depthwise_backward_i16(
+    op: Depthwise, graph: Graph, y: Array, g: NDArray[np.float32], dx: NDArray[np.float32], draw: i16.Draw
+) -> None:
+    """Every input element is one exact sum over its taps, added once."""
+    tw, ty = graph.tensors[op.weights], graph.tensors[op.output]
+    assert tw.data is not None
+    weights, channels = tw.data[0].astype(np.int64), ty.shape[3]
+    g = g.reshape(-1, channels)
+    if not np.isfinite(g).all():
+        _poison(None, dx)
+        return
+    terms = op.window.kernel[0] * op.window.kernel[1] * op.multiplier
+    q = i16.quantize(np.ascontiguousarray(g), np.broadcast_to(tw.scale, (channels,)).astype(F32), terms, draw)
+    if q is None:
+        return
+    kept = q.v * (requant.masked(q.g.astype(F32), y.reshape(g.shape), ty, op.activation) != 0)
+    sums = np.zeros(dx.shape, np.int64)
+    for p, position in enumerate(positions(ty.shape)):
+        for ky, kx, iy, ix in taps(op.window, position, dx.shape[1:3]):
+            sums[0, iy, ix] += (kept[p] * weights[ky, kx]).reshape(-1, op.multiplier).sum(axis=1)
+    dx += i16.values(sums, q.v_unit, None, 0)
