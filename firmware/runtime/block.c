@@ -58,6 +58,94 @@ LMCU_INLINE uint32_t quantized(uint32_t bits, int32_t top, uint32_t random16, in
     return ((uint32_t)g & 0xffffu) | (uint32_t)v << 16;
 }
 
+#if LMCU_DSP
+/* The same for top >= 32 and shift 0, which needs no branch; adds abs(G) to *sum. `high`, a constant: which half of `both`. */
+LMCU_INLINE uint32_t quickly_quantized(uint32_t bits, int32_t top, uint32_t both, int high, int32_t scale, uint32_t *sum)
+{
+    uint32_t down = bits, word;
+    __asm__("ubfx %[down], %[bits], #23, #8\n\tlsl %[word], %[bits], #8\n\tsub %[down], %[top], %[down]\n\t"
+            "orr %[word], %[word], #0x80000000\n\tlsr %[word], %[word], %[down]"
+            : [word] "=&r"(word), [down] "=&r"(down)
+            : [bits] "r"(bits), [top] "r"(top + 1));
+    word += high ? both >> 16 : both & 0xffffu;
+    __asm__("lsr %[word], %[word], #16\n\tusat %[word], #15, %[word]\n\tadd %[sum], %[sum], %[word]\n\tcmp %[bits], #0\n\t"
+            "it mi\n\trsbmi %[word], %[word], #0\n\tsmlabb %[v], %[word], %[scale], %[half]\n\t"
+            "pkhbt %[word], %[word], %[v], lsl #1"
+            : [word] "+&r"(word), [sum] "+&r"(*sum), [v] "=&r"(down)
+            : [bits] "r"(bits), [scale] "r"(scale), [half] "r"(1 << 14)
+            : "cc");
+    return word;
+}
+#endif
+
+/* What one row's quantization needs, and the word of random bits of which half is left where a row ends between two. */
+typedef struct {
+    lmcu_random_t random;
+    uint32_t left;
+    int32_t has_left;
+} draw_t;
+
+/* words [m] = quantized(dy) of one row; returns the sum of abs(G). shift is a constant after inlining. */
+LMCU_INLINE uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
+                                  draw_t *draw)
+{
+    lmcu_random_t random = draw->random;
+    uint32_t sum = 0;
+    const float *const end = dy + m;
+#define ONE(random16)                                                                                                  \
+    do {                                                                                                               \
+        const uint32_t word = quantized(lmcu_float_bits(*dy++), top, (random16), *scales++, shift);                    \
+        const int32_t g = (int16_t)word;                                                                               \
+        sum += (uint32_t)(g < 0 ? -g : g);                                                                             \
+        *words++ = lmcu_float_from_bits(word);                                                                         \
+    } while (0)
+    if (draw->has_left != 0 && dy != end) {
+        ONE(draw->left);
+        draw->has_left = 0;
+    }
+    while (end - dy >= 2) {
+        const uint32_t both = lmcu_rand_next(&random);
+        ONE(both & 0xffffu);
+        ONE(both >> 16);
+    }
+    if (dy != end) {
+        const uint32_t both = lmcu_rand_next(&random);
+        ONE(both & 0xffffu);
+        draw->left = both >> 16;
+        draw->has_left = 1;
+    }
+#undef ONE
+    draw->random = random;
+    return sum;
+}
+
+LMCU_NOINLINE static uint32_t quantize_small_row(const int16_t *scales, int32_t top, int32_t m, const float *dy, float *words,
+                                                 draw_t *draw)
+{
+#if LMCU_DSP
+    if (top >= 32 && draw->has_left == 0 && m % 2 == 0) { /* as most are */
+        lmcu_random_t random = draw->random;
+        uint32_t sum = 0;
+        for (const float *const end = dy + m; dy != end; dy += 2, words += 2, scales += 2) {
+            const uint32_t both = lmcu_rand_next(&random);
+            const uint32_t first = quickly_quantized(lmcu_float_bits(dy[0]), top, both, 0, scales[0], &sum);
+            const uint32_t second = quickly_quantized(lmcu_float_bits(dy[1]), top, both, 1, scales[1], &sum);
+            words[0] = lmcu_float_from_bits(first);
+            words[1] = lmcu_float_from_bits(second);
+        }
+        draw->random = random;
+        return sum;
+    }
+#endif
+    return quantize_row(scales, 0, top, m, dy, words, draw);
+}
+
+LMCU_NOINLINE static uint32_t quantize_any_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy,
+                                               float *words, draw_t *draw)
+{
+    return quantize_row(scales, shift, top, m, dy, words, draw);
+}
+
 lmcu_gradient_t lmcu_quantize_gradient(const lmcu_block_t *block, int32_t shift, int32_t rows, int32_t m, const float *dy,
                                        float *words, uint32_t *largest, int32_t *unit)
 {
@@ -65,18 +153,11 @@ lmcu_gradient_t lmcu_quantize_gradient(const lmcu_block_t *block, int32_t shift,
     if (top == 0 || top == 255) {
         return top == 0 ? LMCU_GRADIENT_ZERO : LMCU_GRADIENT_NOT_FINITE;
     }
-    lmcu_random_t random = lmcu_rand_from(lmcu_block_key(), lmcu_block_index(block));
-    uint32_t most = 0, pair = 0;
-    int32_t odd = 0;
-    for (int32_t row = 0; row < rows; ++row) {
-        uint32_t sum = 0;
-        for (int32_t o = 0; o < m; ++o, ++dy, ++words, odd ^= 1) {
-            pair = odd ? pair >> 16 : lmcu_rand_next(&random);
-            const uint32_t word = quantized(lmcu_float_bits(*dy), top, pair & 0xffffu, block->scales[o], shift);
-            const int32_t g = (int16_t)word;
-            sum += (uint32_t)(g < 0 ? -g : g);
-            *words = lmcu_float_from_bits(word);
-        }
+    draw_t draw = {lmcu_rand_from(lmcu_block_key(), lmcu_block_index(block)), 0, 0};
+    uint32_t most = 0;
+    for (int32_t row = 0; row < rows; ++row, dy += m, words += m) {
+        const uint32_t sum = shift == 0 ? quantize_small_row(block->scales, top, m, dy, words, &draw)
+                                        : quantize_any_row(block->scales, shift, top, m, dy, words, &draw);
         most = sum > most ? sum : most;
     }
     *largest = most;
@@ -92,6 +173,17 @@ static int32_t shift_to(uint64_t bound, int32_t bits)
     const uint32_t high = (uint32_t)(bound >> 32);
     const int32_t needed = high != 0u ? 32 + lmcu_bits(high) : lmcu_bits((uint32_t)bound);
     return needed > bits ? needed - bits : 0;
+}
+
+static void clear(int32_t *values, int32_t count)
+{
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        values[i] = values[i + 1] = values[i + 2] = values[i + 3] = 0;
+    }
+    for (; i < count; ++i) {
+        values[i] = 0;
+    }
 }
 
 /* Units, shifts and sums of an adapted layer. */
@@ -112,8 +204,8 @@ static void begin_adapter(lmcu_layer_t *l, uint32_t largest, int32_t unit_g, int
     l->db_scale = lmcu_scaled(lora->gamma * lora->input_scale, 16 + unit_g + l->f.a_unit - l->t_shift);
     l->da = l->positions > 1 ? sums : 0;
     l->db = l->positions > 1 ? sums + lora->rank * l->k : 0;
-    for (int32_t i = 0; l->da && i < lora->rank * (l->k + l->m); ++i) {
-        sums[i] = 0;
+    if (l->da) {
+        clear(sums, lora->rank * (l->k + l->m));
     }
 }
 
@@ -140,11 +232,14 @@ lmcu_gradient_t lmcu_layer_begin(lmcu_layer_t *l, const lmcu_block_t *block, con
 
 int32_t lmcu_layer_list(lmcu_layer_t *l, const float *words, const int8_t *y, const lmcu_clamp_t *clamp)
 {
+    const lmcu_clamp_t local = *clamp;
+    const int32_t m = l->m;
     uint32_t *to = l->list;
-    for (int32_t o = 0; o < l->m; ++o) {
-        const int32_t g = lmcu_word_g(words[o]);
-        if (g != 0 && !lmcu_is_masked(g, y[o], clamp)) {
-            *to++ = (uint32_t)o << 16 | (lmcu_float_bits(words[o]) >> 16);
+    for (int32_t o = 0; o < m; ++o) {
+        const uint32_t word = lmcu_float_bits(words[o]);
+        const int32_t g = (int16_t)word;
+        if (g != 0 && !lmcu_is_masked(g, y[o], &local)) {
+            *to++ = (uint32_t)o << 16 | word >> 16;
         }
     }
     l->count = (int32_t)(to - l->list);
@@ -162,39 +257,103 @@ LMCU_INLINE int32_t add_high(int32_t sum, int32_t t, int32_t g)
 #endif
 }
 
-/* dB[o,j] += T[j] * G[o] / 2^16; the rank is a constant after inlining, and whether there is one position */
-LMCU_INLINE void add_db(const lmcu_layer_t *l, int32_t rank, int one, const float *words, const int32_t *t)
+/* dB[o,j] += T[j] * G[o] / 2^16 */
+static void add_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
 {
-    float *const gradients = lmcu_model.gradients + l->lora->b_offset;
-    const float scale = l->db_scale;
+    const int32_t rank = l->f.rank;
     for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
         const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
-        float *db = gradients + o * rank;
-        int32_t *sums = one ? 0 : l->db + o * rank;
+        int32_t *sums = l->db + o * rank;
         for (int32_t j = 0; j < rank; ++j) {
-            if (one) {
-                db[j] = db[j] + scale * (float)add_high(0, t[j], g);
-            } else {
-                sums[j] = add_high(sums[j], t[j], g);
-            }
+            sums[j] = add_high(sums[j], t[j], g);
         }
     }
 }
 
-/* h[j] = gamma * sum_o B[o,j] * G[o], rounded at random to h_limit; the rank is a constant after inlining */
-LMCU_INLINE void make_h(lmcu_layer_t *l, int32_t rank, const float *words, int32_t position)
+/* The same for rank 4. */
+static void add_four_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
 {
+    const int32_t t0 = t[0], t1 = t[1], t2 = t[2], t3 = t[3];
+    int32_t *const db = l->db;
+    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+        int32_t *sums = db + 4 * o;
+        const int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+        sums[0] = add_high(s0, t0, g);
+        sums[1] = add_high(s1, t1, g);
+        sums[2] = add_high(s2, t2, g);
+        sums[3] = add_high(s3, t3, g);
+    }
+}
+
+/* The same where there is one position: straight into the gradients. */
+static void add_db_once(const lmcu_layer_t *l, const float *words, const int32_t *t)
+{
+    const int32_t rank = l->f.rank;
+    const float scale = l->db_scale;
+    float *const gradients = lmcu_model.gradients + l->lora->b_offset;
+    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+        float *db = gradients + o * rank;
+        for (int32_t j = 0; j < rank; ++j) {
+            db[j] = db[j] + scale * (float)add_high(0, t[j], g);
+        }
+    }
+}
+
+/* sum[j] += B[o,j] * G[o] over all listed outputs */
+static void sum_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
+{
+    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+        const int16_t *b = l->f.b + o * l->f.rank2;
+        for (int32_t j = 0; j < l->f.rank; ++j) {
+            sum[j] += b[j] * g;
+        }
+    }
+}
+
+/* The same for rank 4, whose products are below 2^28: eight of them fit into int32. */
+static void sum_four_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
+{
+    const uint32_t *at = l->list;
+    for (int32_t left = l->count; left > 0; left -= 8) {
+        int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+        for (const uint32_t *const end = at + (left < 8 ? left : 8); at != end; ++at) {
+            const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+            const int16_t *b = l->f.b + 4 * o;
+#if LMCU_DSP
+            const uint32_t b01 = lmcu_load_word(b), b23 = lmcu_load_word(b + 2);
+            __asm__("smlabb %0, %1, %2, %0" : "+r"(s0) : "r"(b01), "r"(g));
+            __asm__("smlatb %0, %1, %2, %0" : "+r"(s1) : "r"(b01), "r"(g));
+            __asm__("smlabb %0, %1, %2, %0" : "+r"(s2) : "r"(b23), "r"(g));
+            __asm__("smlatb %0, %1, %2, %0" : "+r"(s3) : "r"(b23), "r"(g));
+#else
+            s0 += b[0] * g;
+            s1 += b[1] * g;
+            s2 += b[2] * g;
+            s3 += b[3] * g;
+#endif
+        }
+        sum[0] += s0;
+        sum[1] += s1;
+        sum[2] += s2;
+        sum[3] += s3;
+    }
+}
+
+/* h[j] = gamma * sum_o B[o,j] * G[o], rounded at random to h_limit */
+static void make_h(lmcu_layer_t *l, const float *words, int32_t position)
+{
+    const int32_t rank = l->f.rank;
     int64_t sum[LMCU_MAX_RANK];
-    const int32_t rank2 = (rank + 1) & ~1;
     for (int32_t j = 0; j < rank; ++j) {
         sum[j] = 0;
     }
-    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
-        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
-        const int16_t *b = l->f.b + o * rank2;
-        for (int32_t j = 0; j < rank; ++j) {
-            sum[j] += b[j] * g;
-        }
+    if (rank == 4) {
+        sum_four_h(l, words, sum);
+    } else {
+        sum_h(l, words, sum);
     }
     for (int32_t j = 0; j < rank; ++j) {
         const uint32_t index = (uint32_t)(position * rank + j);
@@ -204,61 +363,68 @@ LMCU_INLINE void make_h(lmcu_layer_t *l, int32_t rank, const float *words, int32
     }
 }
 
-/* dA[j,k] += h[j] * patch[k] of one j; `one`, a constant: there is one position */
-LMCU_INLINE void add_da(const lmcu_layer_t *l, int one, int32_t j, const int16_t *restrict patch)
+/* da[k] += h * patch[k] */
+LMCU_INLINE void add_da(int32_t *restrict da, int32_t h, const int16_t *restrict patch, int32_t k)
 {
-    const int32_t k = l->k, h = l->h[j];
-    const float scale = l->da_scale;
-    float *restrict da = lmcu_model.gradients + l->lora->a_offset + j * k;
-    int32_t *restrict sums = one ? 0 : l->da + j * k;
     int32_t i = 0;
+    for (; i + LMCU_GROUP <= k; i += LMCU_GROUP, patch += LMCU_GROUP, da += LMCU_GROUP) {
 #if LMCU_DSP
-    for (; !one && i + 4 <= k; i += 4, sums += 4, patch += 4) {
         uint32_t x, y;
         int32_t s0, s1, s2, s3;
-        __asm__ volatile("ldrd %[x], %[y], [%[patch]]\n\tldrd %[s0], %[s1], [%[sums]]\n\tldrd %[s2], %[s3], [%[sums], #8]\n\t"
+        __asm__ volatile("ldrd %[x], %[y], [%[patch]]\n\tldrd %[s0], %[s1], [%[da]]\n\tldrd %[s2], %[s3], [%[da], #8]\n\t"
                          "smlabb %[s0], %[x], %[h], %[s0]\n\tsmlabb %[s1], %[y], %[h], %[s1]\n\t"
                          "smlatb %[s2], %[x], %[h], %[s2]\n\tsmlatb %[s3], %[y], %[h], %[s3]\n\t"
-                         "strd %[s0], %[s1], [%[sums]]\n\tstrd %[s2], %[s3], [%[sums], #8]"
+                         "strd %[s0], %[s1], [%[da]]\n\tstrd %[s2], %[s3], [%[da], #8]"
                          : [x] "=&r"(x), [y] "=&r"(y), [s0] "=&r"(s0), [s1] "=&r"(s1), [s2] "=&r"(s2), [s3] "=&r"(s3)
-                         : [patch] "r"(patch), [sums] "r"(sums), [h] "r"(h)
+                         : [patch] "r"(patch), [da] "r"(da), [h] "r"(h)
                          : "memory");
-    }
-    sums -= one ? 0 : i;
-    patch -= one ? 0 : i;
-#endif
-    for (; i < k; ++i) {
-        const int32_t product = h * patch[(i & ~3) | LMCU_PLACE(i & 3)];
-        if (one) {
-            da[i] = da[i] + scale * (float)product;
-        } else {
-            sums[i] += product;
+#else
+        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+            da[u] += h * patch[u];
         }
+#endif
+    }
+    for (int32_t u = 0; i + u < k; ++u) {
+        da[u] += h * patch[LMCU_PLACE(u)];
+    }
+}
+
+/* The same where there is one position: straight into the gradients. */
+static void add_da_once(float *restrict da, int32_t h, float scale, const int16_t *restrict patch, int32_t k)
+{
+    int32_t i = 0;
+    for (; i + LMCU_GROUP <= k; i += LMCU_GROUP, patch += LMCU_GROUP, da += LMCU_GROUP) {
+        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+            da[u] = da[u] + scale * (float)(h * patch[LMCU_PLACE(u)]);
+        }
+    }
+    for (int32_t u = 0; i + u < k; ++u) {
+        da[u] = da[u] + scale * (float)(h * patch[LMCU_PLACE(u)]);
     }
 }
 
 void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, const int16_t *patch)
 {
+    const int32_t rank = l->f.rank, k = l->k;
     int32_t t[LMCU_MAX_RANK];
     lmcu_lora_products(&l->f, patch, LMCU_GROUP, t);
-    for (int32_t j = 0; j < l->f.rank; ++j) {
+    for (int32_t j = 0; j < rank; ++j) {
         t[j] = l->t_shift >= 0 ? t[j] * (int32_t)(1u << l->t_shift) : t[j] >> -l->t_shift;
     }
     if (!l->da) {
-        add_db(l, l->f.rank, 1, words, t);
-        make_h(l, l->f.rank, words, position);
-    } else if (l->f.rank == 4) {
-        add_db(l, 4, 0, words, t);
-        make_h(l, 4, words, position);
+        add_db_once(l, words, t);
+    } else if (rank == 4) {
+        add_four_db(l, words, t);
     } else {
-        add_db(l, l->f.rank, 0, words, t);
-        make_h(l, l->f.rank, words, position);
+        add_db(l, words, t);
     }
-    for (int32_t j = 0; j < l->f.rank; ++j) {
+    make_h(l, words, position);
+    float *gradients = lmcu_model.gradients + l->lora->a_offset;
+    for (int32_t j = 0; j < rank; ++j) {
         if (l->da) {
-            add_da(l, 0, j, patch);
+            add_da(l->da + j * k, l->h[j], patch, k);
         } else {
-            add_da(l, 1, j, patch);
+            add_da_once(gradients + j * k, l->h[j], l->da_scale, patch, k);
         }
     }
 }
@@ -383,9 +549,7 @@ static void add_adapter(const lmcu_layer_t *l, int32_t *restrict val)
 
 void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val)
 {
-    for (int32_t i = 0; i < l->k; ++i) {
-        val[i] = 0;
-    }
+    clear(val, l->k);
     for (int32_t i = 0; i < l->count; i += 4) {
         add_listed(l, l->list + i, l->count - i < 4 ? l->count - i : 4, val);
     }
@@ -394,9 +558,15 @@ void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val)
     }
 }
 
-static void add_sums(float *gradient, const int32_t *sums, int32_t count, float scale)
+static void add_sums(float *restrict gradient, const int32_t *restrict sums, int32_t count, float scale)
 {
-    for (int32_t i = 0; i < count; ++i) {
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        for (int32_t u = 0; u < 4; ++u) {
+            gradient[i + u] = gradient[i + u] + scale * (float)sums[i + u];
+        }
+    }
+    for (; i < count; ++i) {
         gradient[i] = gradient[i] + scale * (float)sums[i];
     }
 }

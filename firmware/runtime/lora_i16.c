@@ -33,43 +33,47 @@ static int16_t *table_b(const lmcu_lora_t *lora)
     return table_a(lora) + lora->rank * lmcu_patch_length(lora->k);
 }
 
-/* magnitude * 2^shift, rounded half up, at most 2^bits - 1; magnitude < 2^11 */
-static int32_t fitted(uint32_t magnitude, int32_t shift, int32_t bits)
-{
-    const uint32_t limit = (1u << bits) - 1u;
-    if (shift >= 0) {
-        magnitude <<= shift;
-    } else if (shift > -13) {
-        magnitude = (magnitude + (1u << (-shift - 1))) >> -shift;
-    } else {
-        return 0;
-    }
-    return (int32_t)(magnitude < limit ? magnitude : limit);
-}
-
-static int32_t half_exponent(uint16_t half)
-{
-    const int32_t field = half >> 10 & 31;
-    return field > 0 ? field : 1;
-}
-
-/* The exponent of the largest of `count` factors. */
+/* The exponent field of the largest of `count` factors, 1 for subnormals. */
 static int32_t top_exponent(const uint16_t *half, int32_t count)
 {
     uint32_t most = 0;
-    for (int32_t i = 0; i < count; ++i) {
-        const uint32_t magnitude = half[i] & 0x7fffu;
+    for (const uint16_t *const end = half + count; half != end; ++half) {
+        const uint32_t magnitude = (uint32_t)*half << 17;
         most = magnitude > most ? magnitude : most;
     }
-    return half_exponent((uint16_t)most);
+    return most >> 27 != 0u ? (int32_t)(most >> 27) : 1;
 }
 
-/* One factor in units of 2^(top - 14 - bits). */
-LMCU_INLINE int16_t tabulated(uint16_t half, int32_t top, int32_t bits)
+/* How factors become integers of `bits` bits: their unit is 2^(top - 14 - bits). */
+typedef struct {
+    int32_t bits, from; /* from - exponent: the shift of a magnitude's top bits down to twice the result */
+    float scale;        /* 1 / unit */
+} fit_t;
+
+static fit_t fit_to(int32_t top, int32_t bits)
 {
-    const uint32_t magnitude = (half & 0x3ffu) | ((half & 0x7c00u) != 0u ? 0x400u : 0u);
-    const int32_t value = fitted(magnitude, bits - 11 + half_exponent(half) - top, bits);
+    const fit_t fit = {bits, 30 - bits + top, lmcu_float_from_bits((uint32_t)(127 - top + 14 + bits) << 23)};
+    return fit;
+}
+
+/* The nearest integer, halves away from zero, at most 2^bits - 1 */
+LMCU_INLINE int16_t fitted(uint16_t half, const fit_t *fit)
+{
+    const int32_t limit = (1 << fit->bits) - 1;
+#if LMCU_HALF_HARDWARE
+    int32_t value = lmcu_nearest(lmcu_half_to_float(half) * fit->scale);
+    if (fit->bits < 11) { /* else the largest is exact */
+        value = value > limit ? limit : value < -limit ? -limit : value;
+    }
+    return (int16_t)value;
+#else
+    const int32_t field = half >> 10 & 31;
+    const uint32_t magnitude = (half & 0x3ffu) | (field != 0 ? 0x400u : 0u);
+    const int32_t down = fit->from - (field != 0 ? field : 1);
+    int32_t value = down > 31 ? 0 : (int32_t)(((magnitude << 20 >> down) + 1u) >> 1);
+    value = value > limit ? limit : value;
     return (int16_t)((half & 0x8000u) != 0u ? -value : value);
+#endif
 }
 
 static void make_a(const lmcu_lora_t *lora)
@@ -77,12 +81,13 @@ static void make_a(const lmcu_lora_t *lora)
     const uint16_t *half = lmcu_model.factors + lora->a_offset;
     const int32_t k = lora->k, k4 = lmcu_patch_length(k), bits = lmcu_sum_bits(k);
     const int32_t top = top_exponent(half, lora->rank * k);
+    const fit_t fit = fit_to(top, bits);
     int16_t *to = table_a(lora);
     table_of(lora)[0] = (int16_t)(top - 14 - bits);
     for (int32_t i = 0; i < k4; i += LMCU_GROUP) {
         for (int32_t j = 0; j < lora->rank; ++j, to += LMCU_GROUP) {
             for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-                to[LMCU_PLACE(u)] = i + u < k ? tabulated(half[j * k + i + u], top, bits) : 0;
+                to[LMCU_PLACE(u)] = i + u < k ? fitted(half[j * k + i + u], &fit) : 0;
             }
         }
     }
@@ -93,12 +98,13 @@ static void make_b(const lmcu_lora_t *lora)
     const uint16_t *half = lmcu_model.factors + lora->b_offset;
     const int32_t rank = lora->rank, rank2 = even(rank), bits = 15 - lmcu_log2_up((uint32_t)rank);
     const int32_t top = top_exponent(half, lora->m * rank);
+    const fit_t fit = fit_to(top, bits);
     int16_t *to = table_b(lora);
     table_of(lora)[1] = (int16_t)(top - 14 - bits);
     for (int32_t o = 0; o < lora->m; ++o, to += rank2, half += rank) {
         to[rank2 - 1] = 0;
         for (int32_t j = 0; j < rank; ++j) {
-            to[j] = tabulated(half[j], top, bits);
+            to[j] = fitted(half[j], &fit);
         }
     }
 }

@@ -18,6 +18,7 @@ from conformance.training_data import labelled, random_adapter
 
 import lora_mcu
 from lora_mcu import Adapter
+from lora_mcu.passes.blocks import NUMERICS
 from lora_mcu.program import Program
 from lora_mcu.reference import Reference
 from lora_mcu.reference.scalar import exp, half_nearest, half_stochastic, log
@@ -57,15 +58,16 @@ def _assert_equal(twin: Twin, reference: Reference, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(MADE), "har"])
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize(
     "options",
     [{}, {"rank": 3, "alpha": 5.0, "rslora": True, "seed": 9}, {"adapt": "last:2", "rank": 9}],
     ids=["rank4", "rank3_rslora", "last2_rank9"],
 )
 def test_forward_and_gradients(
-    name: str, options: dict[str, Any], made_models: dict[str, Path], har_model: Path
+    name: str, numerics: str, options: dict[str, Any], made_models: dict[str, Path], har_model: Path
 ) -> None:
-    program = _compile(name, made_models, har_model, **options)
+    program = _compile(name, made_models, har_model, numerics=numerics, **options)
     twin, reference = program.twin(), Reference(program)
     assert twin._read_factors() == reference._read_factors()
     _assert_equal(twin, reference, 1)
@@ -78,9 +80,12 @@ def test_forward_and_gradients(
 
 
 @pytest.mark.parametrize("name", [*sorted(MADE), "har"])
+@pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("settings", sorted(SETTINGS))
-def test_training_gives_the_same_bytes(name: str, settings: str, made_models: dict[str, Path], har_model: Path) -> None:
-    program = _compile(name, made_models, har_model)
+def test_training_gives_the_same_bytes(
+    name: str, numerics: str, settings: str, made_models: dict[str, Path], har_model: Path
+) -> None:
+    program = _compile(name, made_models, har_model, numerics=numerics)
     twin, reference = program.twin(), Reference(program)
     x, labels = labelled(program.info, 10, 7)
     start = twin._read_factors()
@@ -97,9 +102,12 @@ def test_training_gives_the_same_bytes(name: str, settings: str, made_models: di
 
 
 @pytest.mark.parametrize("name", [*sorted(MADE), "har"])
-def test_an_exploded_adapter_saturates_alike(name: str, made_models: dict[str, Path], har_model: Path) -> None:
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_an_exploded_adapter_saturates_alike(
+    name: str, numerics: str, made_models: dict[str, Path], har_model: Path
+) -> None:
     """Factors at the ends of binary16: accumulators saturate, nothing overflows, the bytes stay the reference's."""
-    program = _compile(name, made_models, har_model)
+    program = _compile(name, made_models, har_model, numerics=numerics)
     twin, reference = program.twin(), Reference(program)
     rng = np.random.default_rng(12)
     factors = rng.choice([65504.0, -65504.0, 1.0, 6e-8, 0.0], program.info.parameters).astype("<f2")
