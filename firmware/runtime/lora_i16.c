@@ -37,8 +37,15 @@ static int16_t *table_b(const lmcu_lora_t *lora)
 static int32_t top_exponent(const uint16_t *half, int32_t count)
 {
     uint32_t most = 0;
-    for (const uint16_t *const end = half + count; half != end; ++half) {
-        const uint32_t magnitude = (uint32_t)*half << 17;
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        for (int32_t u = 0; u < 4; ++u) {
+            const uint32_t magnitude = (uint32_t)half[i + u] << 17;
+            most = magnitude > most ? magnitude : most;
+        }
+    }
+    for (; i < count; ++i) {
+        const uint32_t magnitude = (uint32_t)half[i] << 17;
         most = magnitude > most ? magnitude : most;
     }
     return most >> 27 != 0u ? (int32_t)(most >> 27) : 1;
@@ -47,33 +54,43 @@ static int32_t top_exponent(const uint16_t *half, int32_t count)
 /* How factors become integers of `bits` bits: their unit is 2^(top - 14 - bits). */
 typedef struct {
     int32_t bits, from; /* from - exponent: the shift of a magnitude's top bits down to twice the result */
-    float scale;        /* 1 / unit */
+    float scale;        /* 2 / unit */
 } fit_t;
 
 static fit_t fit_to(int32_t top, int32_t bits)
 {
-    const fit_t fit = {bits, 30 - bits + top, lmcu_float_from_bits((uint32_t)(127 - top + 14 + bits) << 23)};
+    const fit_t fit = {bits, 30 - bits + top, lmcu_float_from_bits((uint32_t)(128 - top + 14 + bits) << 23)};
     return fit;
 }
 
 /* The nearest integer, halves away from zero, at most 2^bits - 1 */
 LMCU_INLINE int16_t fitted(uint16_t half, const fit_t *fit)
 {
-    const int32_t limit = (1 << fit->bits) - 1;
-#if LMCU_HALF_HARDWARE
-    int32_t value = lmcu_nearest(lmcu_half_to_float(half) * fit->scale);
-    if (fit->bits < 11) { /* else the largest is exact */
-        value = value > limit ? limit : value < -limit ? -limit : value;
-    }
-    return (int16_t)value;
-#else
-    const int32_t field = half >> 10 & 31;
+    const int32_t limit = (1 << fit->bits) - 1, field = half >> 10 & 31;
     const uint32_t magnitude = (half & 0x3ffu) | (field != 0 ? 0x400u : 0u);
     const int32_t down = fit->from - (field != 0 ? field : 1);
     int32_t value = down > 31 ? 0 : (int32_t)(((magnitude << 20 >> down) + 1u) >> 1);
     value = value > limit ? limit : value;
     return (int16_t)((half & 0x8000u) != 0u ? -value : value);
+}
+
+/* Two neighbours. */
+LMCU_INLINE void fit_two(const uint16_t *half, const fit_t *fit, int16_t *first, int16_t *second)
+{
+#if LMCU_HALF_HARDWARE
+    if (fit->bits >= 11) { /* the largest is exact: nothing exceeds the limit. Halves are kept, one bit, for the rounding. */
+        float a, b;
+        int32_t x, y;
+        lmcu_halves_to_floats(half, &a, &b);
+        x = (int32_t)(a * fit->scale);
+        y = (int32_t)(b * fit->scale);
+        *first = (int16_t)((x + (x >> 31) + 1) >> 1);
+        *second = (int16_t)((y + (y >> 31) + 1) >> 1);
+        return;
+    }
 #endif
+    *first = fitted(half[0], fit);
+    *second = fitted(half[1], fit);
 }
 
 static void make_a(const lmcu_lora_t *lora)
@@ -86,8 +103,14 @@ static void make_a(const lmcu_lora_t *lora)
     table_of(lora)[0] = (int16_t)(top - 14 - bits);
     for (int32_t i = 0; i < k4; i += LMCU_GROUP) {
         for (int32_t j = 0; j < lora->rank; ++j, to += LMCU_GROUP) {
+            const uint16_t *from = half + j * k + i;
+            if (i + LMCU_GROUP <= k) {
+                fit_two(from, &fit, &to[LMCU_PLACE(0)], &to[LMCU_PLACE(1)]);
+                fit_two(from + 2, &fit, &to[LMCU_PLACE(2)], &to[LMCU_PLACE(3)]);
+                continue;
+            }
             for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-                to[LMCU_PLACE(u)] = i + u < k ? fitted(half[j * k + i + u], &fit) : 0;
+                to[LMCU_PLACE(u)] = i + u < k ? fitted(from[u], &fit) : 0;
             }
         }
     }
@@ -102,9 +125,13 @@ static void make_b(const lmcu_lora_t *lora)
     int16_t *to = table_b(lora);
     table_of(lora)[1] = (int16_t)(top - 14 - bits);
     for (int32_t o = 0; o < lora->m; ++o, to += rank2, half += rank) {
-        to[rank2 - 1] = 0;
-        for (int32_t j = 0; j < rank; ++j) {
+        int32_t j = 0;
+        for (; j + 2 <= rank; j += 2) {
+            fit_two(half + j, &fit, &to[j], &to[j + 1]);
+        }
+        if (j < rank) {
             to[j] = fitted(half[j], &fit);
+            to[j + 1] = 0;
         }
     }
 }
