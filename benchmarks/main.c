@@ -70,6 +70,7 @@ static uint64_t train(uint32_t batch)
 {
     lmcu_settings_t settings = lmcu_default_settings();
     settings.batch_size = batch;
+    settings.lr = 0.0001f; /* random data: B shall be small, as trained ones are, not blown up */
     if (lmcu_configure(&settings) != LMCU_OK || lmcu_pass_begin() != LMCU_OK) {
         return 0;
     }

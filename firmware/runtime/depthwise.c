@@ -318,12 +318,77 @@ static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, floa
     return found;
 }
 
-/* The outputs that input row or column `at` reaches: tap k of [first, end) meets output (at + pad - k * dilation) / stride,
- * where that is a whole number. */
-static int32_t output_of(int32_t at, int32_t pad, int32_t tap, int32_t dilation, int32_t stride, int32_t size)
+enum { MAX_TAPS = 16 }; /* of one input position that are added at a time */
+
+/* Where an output's words and its tap's weights stand. */
+typedef struct {
+    const float *words;
+    const int8_t *weights;
+} tap_t;
+
+/* The output that input row or column `at` meets with tap `from_pad` = tap * dilation - pad; -1: none */
+LMCU_INLINE int32_t output_of(int32_t at, int32_t from_pad, int32_t stride, int32_t size)
 {
-    const int32_t from = at + pad - tap * dilation;
+    const int32_t from = at - from_pad;
+    if (stride == 1) {
+        return from >= 0 && from < size ? from : -1;
+    }
     return from >= 0 && from % stride == 0 && from / stride < size ? from / stride : -1;
+}
+
+/* sum [count] += the channels from `first` of `n` taps */
+static void add_taps(const tap_t *taps, int32_t n, int32_t multiplier, int32_t first, int32_t count, int32_t *sum)
+{
+    for (int32_t i = 0; i < n; ++i) {
+        for (int32_t c = 0; c < count; ++c) {
+            for (int32_t q = 0; q < multiplier; ++q) {
+                const int32_t oc = (first + c) * multiplier + q;
+                sum[c] += lmcu_word_v(taps[i].words[oc]) * taps[i].weights[oc];
+            }
+        }
+    }
+}
+
+#if LMCU_DSP
+/* The same for multiplier 1 and a multiple of four channels: a word of weights against the upper halves of four words. */
+static void add_taps_of_fours(const tap_t *taps, int32_t n, int32_t first, int32_t count, int32_t *sum)
+{
+    const tap_t *const end = taps + n;
+    for (int32_t c = first; c < first + count; c += 4, sum += 4) {
+        int32_t s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3];
+        const tap_t *tap = taps;
+        const float *v;
+        const int8_t *w;
+        uint32_t x, y, z;
+        __asm__ volatile("1:\n\tldrd %[v], %[w], [%[tap]], #8\n\tldr %[w], [%[w], %[c]]\n\tadd %[v], %[v], %[c], lsl #2\n\t"
+                         "sxtb16 %[z], %[w]\n\tsxtb16 %[w], %[w], ror #8\n\tldrd %[x], %[y], [%[v]]\n\t"
+                         "smlabt %[s0], %[z], %[x], %[s0]\n\tsmlabt %[s1], %[w], %[y], %[s1]\n\tldrd %[x], %[y], [%[v], #8]\n\t"
+                         "smlatt %[s2], %[z], %[x], %[s2]\n\tsmlatt %[s3], %[w], %[y], %[s3]\n\tcmp %[tap], %[end]\n\tbne 1b"
+                         : [tap] "+&r"(tap), [v] "=&r"(v), [w] "=&r"(w), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z),
+                           [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3)
+                         : [c] "r"(c), [end] "r"(end)
+                         : "cc", "memory");
+        sum[0] = s0;
+        sum[1] = s1;
+        sum[2] = s2;
+        sum[3] = s3;
+    }
+}
+#endif
+
+static void add_any_taps(const lmcu_depthwise_t *p, const tap_t *taps, int32_t n, int32_t first, int32_t count, int32_t *sum)
+{
+#if LMCU_DSP
+    if (p->multiplier == 1 && count % 4 == 0 && n > 0) {
+        add_taps_of_fours(taps, n, first, count, sum);
+        return;
+    }
+#endif
+    if (p->multiplier == 1) {
+        add_taps(taps, n, 1, first, count, sum);
+    } else {
+        add_taps(taps, n, p->multiplier, first, count, sum);
+    }
 }
 
 /* sum [count] of the channels from `first` of one input position: all taps, exact */
@@ -331,26 +396,27 @@ static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, in
                    int32_t *sum)
 {
     const lmcu_conv2d_t *conv = &p->conv;
+    tap_t taps[MAX_TAPS];
+    int32_t n = 0;
     for (int32_t c = 0; c < count; ++c) {
         sum[c] = 0;
     }
     for (int32_t ky = 0; ky < conv->kernel_h; ++ky) {
-        const int32_t oy = output_of(iy, conv->pad_top, ky, conv->dilation_h, conv->stride_h, conv->out_h);
+        const int32_t oy = output_of(iy, ky * conv->dilation_h - conv->pad_top, conv->stride_h, conv->out_h);
         for (int32_t kx = 0; oy >= 0 && kx < conv->kernel_w; ++kx) {
-            const int32_t ox = output_of(ix, conv->pad_left, kx, conv->dilation_w, conv->stride_w, conv->out_w);
-            if (ox < 0) {
-                continue;
+            const int32_t ox = output_of(ix, kx * conv->dilation_w - conv->pad_left, conv->stride_w, conv->out_w);
+            if (ox >= 0) {
+                const tap_t tap = {words + ((intptr_t)oy * conv->out_w + ox) * conv->out_c,
+                                   conv->weights + weight_offset(conv, ky, kx)};
+                taps[n++] = tap;
             }
-            const float *from = words + ((intptr_t)oy * conv->out_w + ox) * conv->out_c;
-            const int8_t *w = conv->weights + weight_offset(conv, ky, kx);
-            for (int32_t c = 0; c < count; ++c) {
-                for (int32_t q = 0; q < p->multiplier; ++q) {
-                    const int32_t oc = (first + c) * p->multiplier + q;
-                    sum[c] += lmcu_word_v(from[oc]) * w[oc];
-                }
+            if (n == MAX_TAPS) {
+                add_any_taps(p, taps, n, first, count, sum);
+                n = 0;
             }
         }
     }
+    add_any_taps(p, taps, n, first, count, sum);
 }
 
 void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *dx)
