@@ -21,16 +21,11 @@ uint32_t lmcu_block_index(const lmcu_block_t *block)
     return block->random + lmcu_context.batch_fill * block->words;
 }
 
-static float power(int32_t exponent)
+lmcu_unit_t lmcu_unit(int32_t exponent)
 {
     const int32_t limited = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
-    return lmcu_float_from_bits((uint32_t)(limited + 127) << 23);
-}
-
-float lmcu_scaled(float value, int32_t exponent)
-{
-    const int32_t first = exponent / 2;
-    return value * power(first) * power(exponent - first);
+    const lmcu_unit_t unit = {lmcu_float_from_bits((uint32_t)(limited + 127) << 23), limited};
+    return unit;
 }
 
 /* The exponent field of the largest of all magnitudes. */
@@ -200,8 +195,8 @@ static void begin_adapter(lmcu_layer_t *l, uint32_t largest, int32_t unit_g, int
     l->h_limit = (1 << h_bits) - 1;
     const int32_t unit_h = unit_g + l->f.b_unit + lora->gamma_exponent + l->h_shift;
     l->align = l->f.a_unit + unit_h - unit_v;
-    l->da_scale = lmcu_scaled(lora->input_scale, unit_h);
-    l->db_scale = lmcu_scaled(lora->gamma * lora->input_scale, 16 + unit_g + l->f.a_unit - l->t_shift);
+    l->da_unit = lmcu_unit(unit_h + lora->input_exponent + 15);
+    l->db_unit = lmcu_unit(unit_g + l->f.a_unit - l->t_shift + lora->step_exponent + 15 + 16);
     l->da = l->positions > 1 ? sums : 0;
     l->db = l->positions > 1 ? sums + lora->rank * l->k : 0;
     if (l->da) {
@@ -226,7 +221,7 @@ lmcu_gradient_t lmcu_layer_begin(lmcu_layer_t *l, const lmcu_block_t *block, con
     if (l->lora) {
         begin_adapter(l, largest, unit, unit_v, (int32_t *)sums + l->m);
     }
-    l->value_scale = lmcu_scaled(1.0f, unit_v + (l->lora && l->align > 0 ? l->align : 0));
+    l->value_unit = lmcu_unit(unit_v + (l->lora && l->align > 0 ? l->align : 0));
     return LMCU_GRADIENT_READY;
 }
 
@@ -257,7 +252,7 @@ LMCU_INLINE int32_t add_high(int32_t sum, int32_t t, int32_t g)
 #endif
 }
 
-/* dB[o,j] += T[j] * G[o] / 2^16 */
+/* dB[o,j] += T[j] * G[o] / 2^16; T is t times gamma * s_x */
 static void add_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
 {
     const int32_t rank = l->f.rank;
@@ -290,13 +285,13 @@ static void add_four_db(const lmcu_layer_t *l, const float *words, const int32_t
 static void add_db_once(const lmcu_layer_t *l, const float *words, const int32_t *t)
 {
     const int32_t rank = l->f.rank;
-    const float scale = l->db_scale;
+    const lmcu_unit_t unit = l->db_unit;
     float *const gradients = lmcu_model.gradients + l->lora->b_offset;
     for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
         const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
         float *db = gradients + o * rank;
         for (int32_t j = 0; j < rank; ++j) {
-            db[j] = db[j] + scale * (float)add_high(0, t[j], g);
+            db[j] = db[j] + lmcu_in_units(add_high(0, t[j], g), unit);
         }
     }
 }
@@ -390,16 +385,16 @@ LMCU_INLINE void add_da(int32_t *restrict da, int32_t h, const int16_t *restrict
 }
 
 /* The same where there is one position: straight into the gradients. */
-static void add_da_once(float *restrict da, int32_t h, float scale, const int16_t *restrict patch, int32_t k)
+static void add_da_once(float *restrict da, int32_t h, lmcu_unit_t unit, const int16_t *restrict patch, int32_t k)
 {
     int32_t i = 0;
     for (; i + LMCU_GROUP <= k; i += LMCU_GROUP, patch += LMCU_GROUP, da += LMCU_GROUP) {
         for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-            da[u] = da[u] + scale * (float)(h * patch[LMCU_PLACE(u)]);
+            da[u] = da[u] + lmcu_in_units(h * patch[LMCU_PLACE(u)], unit);
         }
     }
     for (int32_t u = 0; i + u < k; ++u) {
-        da[u] = da[u] + scale * (float)(h * patch[LMCU_PLACE(u)]);
+        da[u] = da[u] + lmcu_in_units(h * patch[LMCU_PLACE(u)], unit);
     }
 }
 
@@ -410,6 +405,7 @@ void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, c
     lmcu_lora_products(&l->f, patch, LMCU_GROUP, t);
     for (int32_t j = 0; j < rank; ++j) {
         t[j] = l->t_shift >= 0 ? t[j] * (int32_t)(1u << l->t_shift) : t[j] >> -l->t_shift;
+        t[j] = (int32_t)((int64_t)t[j] * l->lora->step_whole >> 15);
     }
     if (!l->da) {
         add_db_once(l, words, t);
@@ -421,10 +417,11 @@ void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, c
     make_h(l, words, position);
     float *gradients = lmcu_model.gradients + l->lora->a_offset;
     for (int32_t j = 0; j < rank; ++j) {
+        const int32_t h = (l->h[j] * l->lora->input_whole + (1 << 14)) >> 15;
         if (l->da) {
-            add_da(l->da + j * k, l->h[j], patch, k);
+            add_da(l->da + j * k, h, patch, k);
         } else {
-            add_da_once(gradients + j * k, l->h[j], l->da_scale, patch, k);
+            add_da_once(gradients + j * k, h, l->da_unit, patch, k);
         }
     }
 }
@@ -504,10 +501,23 @@ LMCU_INLINE void group_of_four(const int16_t *a, uint32_t h01, uint32_t h23, int
             : "memory");
 }
 #else
+/* Four rows at once: val is loaded and stored once for four products. */
+static void add_four_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t *restrict val)
+{
+    const int8_t *w0 = l->weights + (intptr_t)(list[0] >> 16) * l->k, *w1 = l->weights + (intptr_t)(list[1] >> 16) * l->k;
+    const int8_t *w2 = l->weights + (intptr_t)(list[2] >> 16) * l->k, *w3 = l->weights + (intptr_t)(list[3] >> 16) * l->k;
+    const int32_t v0 = (int16_t)list[0], v1 = (int16_t)list[1], v2 = (int16_t)list[2], v3 = (int16_t)list[3];
+    for (int32_t i = 0; i < l->k; ++i) {
+        val[i] += v0 * w0[i] + v1 * w1[i] + v2 * w2[i] + v3 * w3[i];
+    }
+}
+
 static void add_listed(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
 {
     if (l->weight_zero_point != 0) {
         add_rows(l, list, rows, 0, l->weight_zero_point, val);
+    } else if (rows == 4) {
+        add_four_rows(l, list, val);
     } else {
         add_rows(l, list, rows, 0, 0, val);
     }
@@ -558,24 +568,24 @@ void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val)
     }
 }
 
-static void add_sums(float *restrict gradient, const int32_t *restrict sums, int32_t count, float scale)
+static void add_sums(float *restrict gradient, const int32_t *restrict sums, int32_t count, lmcu_unit_t unit)
 {
     int32_t i = 0;
     for (; i + 4 <= count; i += 4) {
         for (int32_t u = 0; u < 4; ++u) {
-            gradient[i + u] = gradient[i + u] + scale * (float)sums[i + u];
+            gradient[i + u] = gradient[i + u] + lmcu_in_units(sums[i + u], unit);
         }
     }
     for (; i < count; ++i) {
-        gradient[i] = gradient[i] + scale * (float)sums[i];
+        gradient[i] = gradient[i] + lmcu_in_units(sums[i], unit);
     }
 }
 
 void lmcu_layer_end(const lmcu_layer_t *l)
 {
     if (l->lora && l->da) {
-        add_sums(lmcu_model.gradients + l->lora->a_offset, l->da, l->f.rank * l->k, l->da_scale);
-        add_sums(lmcu_model.gradients + l->lora->b_offset, l->db, l->m * l->f.rank, l->db_scale);
+        add_sums(lmcu_model.gradients + l->lora->a_offset, l->da, l->f.rank * l->k, l->da_unit);
+        add_sums(lmcu_model.gradients + l->lora->b_offset, l->db, l->m * l->f.rank, l->db_unit);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "lmcu_strict.h"
 
+#include "lmcu_math.h"
 #include "lmcu_ops.h"
 #include "lora.h"
 
@@ -41,6 +42,30 @@ LMCU_INLINE int32_t lmcu_sum_bits(int32_t terms)
     return bits < 15 ? bits : 15;
 }
 
+/* 2^exponent, within what a normal float32 can be */
+typedef struct {
+    float power;
+    int32_t exponent;
+} lmcu_unit_t;
+
+lmcu_unit_t lmcu_unit(int32_t exponent);
+
+/* value times the unit */
+LMCU_INLINE float lmcu_in_units(int32_t value, lmcu_unit_t unit)
+{
+    const float converted = (float)value;
+#if LMCU_SOFT_FLOAT
+    const uint32_t bits = lmcu_float_bits(converted), exponent = (bits >> 23 & 255u) + (uint32_t)unit.exponent;
+    if (value == 0) {
+        return 0.0f;
+    }
+    if (exponent - 1u < 254u) { /* the product is exact */
+        return lmcu_float_from_bits(bits + ((uint32_t)unit.exponent << 23));
+    }
+#endif
+    return converted * unit.power;
+}
+
 /* One layer's backward pass over one sample. Of each output's gradient g = G * 2^unit, V stands for s_w[o] * g. */
 typedef struct {
     const lmcu_lora_t *lora;  /* NULL: not adapted */
@@ -51,7 +76,7 @@ typedef struct {
     uint32_t *list;           /* outputs of the current position that have a gradient: index << 16 | V */
     int32_t count;
     int32_t *da, *db;         /* [rank][k], [m][rank] sums over the positions; NULL where there is one position */
-    float da_scale, db_scale, value_scale;
+    lmcu_unit_t da_unit, db_unit, value_unit;
     int32_t t_shift, h_shift, h_limit, align;
     uint32_t key, h_random;   /* of the random stream; the index of h's first word */
     int32_t h[LMCU_MAX_RANK]; /* of the current position */
@@ -70,9 +95,6 @@ LMCU_INLINE int32_t lmcu_terms_shift(int32_t terms)
  * exponent of G's unit. */
 lmcu_gradient_t lmcu_quantize_gradient(const lmcu_block_t *block, int32_t shift, int32_t rows, int32_t m, const float *dy,
                                        float *words, uint32_t *largest, int32_t *unit);
-
-/* value * 2^exponent in two steps, each rounded */
-float lmcu_scaled(float value, int32_t exponent);
 
 /* The random bits of the open batch's current sample: the stream's key, and the index of the layer's first word. */
 uint32_t lmcu_block_key(void);
@@ -103,15 +125,15 @@ lmcu_gradient_t lmcu_layer_begin(lmcu_layer_t *l, const lmcu_block_t *block, con
 int32_t lmcu_layer_list(lmcu_layer_t *l, const float *words, const int8_t *y, const lmcu_clamp_t *clamp);
 /* dB, h and dA of one position. */
 void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, const int16_t *patch);
-/* val [k] = W^T V + A^T h of one position, to be multiplied by value_scale */
+/* val [k] = W^T V + A^T h of one position, in value_unit */
 void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val);
 /* Adds the sums to the gradient buffers. */
 void lmcu_layer_end(const lmcu_layer_t *l);
-/* dx [count] += val * scale */
-LMCU_INLINE void lmcu_layer_add_values(const int32_t *restrict val, int32_t count, float scale, float *restrict dx)
+/* dx [count] += val in units */
+LMCU_INLINE void lmcu_layer_add_values(const int32_t *restrict val, int32_t count, lmcu_unit_t unit, float *restrict dx)
 {
     for (int32_t i = 0; i < count; ++i) {
-        dx[i] = dx[i] + (float)val[i] * scale;
+        dx[i] = dx[i] + lmcu_in_units(val[i], unit);
     }
 }
 /* A gradient that is not finite makes the layer's, and all of dx [count], which may be NULL, NaN: the step will be skipped. */

@@ -424,8 +424,8 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
 }
 
 #else
-/* dx[pos(k)] += val[k] * scale; taps in the padding are skipped */
-static void scatter(const lmcu_conv2d_t *p, const int32_t *val, float scale, int32_t oy, int32_t ox, float *dx)
+/* dx[pos(k)] += val[k] in units; taps in the padding are skipped */
+static void scatter(const lmcu_conv2d_t *p, const int32_t *val, lmcu_unit_t unit, int32_t oy, int32_t ox, float *dx)
 {
     const int32_t c = p->in_c;
     int32_t iy = oy * p->stride_h - p->pad_top;
@@ -433,7 +433,7 @@ static void scatter(const lmcu_conv2d_t *p, const int32_t *val, float scale, int
         int32_t ix = ox * p->stride_w - p->pad_left;
         for (int32_t kx = 0; kx < p->kernel_w; ++kx, ix += p->dilation_w, val += c) {
             if (!outside(iy, p->in_h) && !outside(ix, p->in_w)) {
-                lmcu_layer_add_values(val, c, scale, dx + ((intptr_t)iy * p->in_w + ix) * c);
+                lmcu_layer_add_values(val, c, unit, dx + ((intptr_t)iy * p->in_w + ix) * c);
             }
         }
     }
@@ -463,7 +463,7 @@ static void backward_position(const lmcu_conv2d_t *p, lmcu_layer_t *l, const scr
     if (in_place) {
         clear(dx + ((intptr_t)oy * p->out_w + ox) * l->k, l->k);
     }
-    scatter(p, val, l->value_scale, oy, ox, dx);
+    scatter(p, val, l->value_unit, oy, ox, dx);
 }
 
 /* The words of all positions stand in the place of dy, or with `shared`, one row, in scratch. */

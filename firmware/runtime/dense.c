@@ -153,7 +153,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
         }
         if (dx) {
             lmcu_layer_values(&l, val);
-            lmcu_layer_add_values(val, p->k, l.value_scale, dx + (intptr_t)row * p->k);
+            lmcu_layer_add_values(val, p->k, l.value_unit, dx + (intptr_t)row * p->k);
         }
     }
     if (found == LMCU_GRADIENT_READY) {

@@ -300,7 +300,7 @@ void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y
 
 #else
 /* dy becomes words (block.h); what is masked becomes 0 */
-static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, float *dy, float *scale)
+static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, float *dy, lmcu_unit_t *into)
 {
     const lmcu_conv2d_t *conv = &p->conv;
     const int32_t shift = lmcu_terms_shift(conv->kernel_h * conv->kernel_w * p->multiplier), rows = conv->out_h * conv->out_w;
@@ -308,7 +308,7 @@ static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, floa
     int32_t unit;
     const lmcu_gradient_t found = lmcu_quantize_gradient(conv->block, shift, rows, conv->out_c, dy, dy, &largest, &unit);
     if (found == LMCU_GRADIENT_READY) {
-        *scale = lmcu_scaled(1.0f, unit + conv->block->exponent + 15 + shift);
+        *into = lmcu_unit(unit + conv->block->exponent + 15 + shift);
         for (int32_t i = 0; i < rows * conv->out_c; ++i) {
             if (lmcu_is_masked(lmcu_word_g(dy[i]), y[i], &conv->clamp)) {
                 dy[i] = 0.0f;
@@ -403,12 +403,17 @@ static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, in
     }
     for (int32_t ky = 0; ky < conv->kernel_h; ++ky) {
         const int32_t oy = output_of(iy, ky * conv->dilation_h - conv->pad_top, conv->stride_h, conv->out_h);
-        for (int32_t kx = 0; oy >= 0 && kx < conv->kernel_w; ++kx) {
-            const int32_t ox = output_of(ix, kx * conv->dilation_w - conv->pad_left, conv->stride_w, conv->out_w);
+        if (oy < 0) {
+            continue;
+        }
+        const float *line = words + (intptr_t)oy * conv->out_w * conv->out_c;
+        const int8_t *w = conv->weights + weight_offset(conv, ky, 0);
+        int32_t from_pad = -conv->pad_left;
+        for (int32_t kx = 0; kx < conv->kernel_w; ++kx, w += conv->out_c, from_pad += conv->dilation_w) {
+            const int32_t ox = output_of(ix, from_pad, conv->stride_w, conv->out_w);
             if (ox >= 0) {
-                const tap_t tap = {words + ((intptr_t)oy * conv->out_w + ox) * conv->out_c,
-                                   conv->weights + weight_offset(conv, ky, kx)};
-                taps[n++] = tap;
+                taps[n].words = line + ox * conv->out_c;
+                taps[n++].weights = w;
             }
             if (n == MAX_TAPS) {
                 add_any_taps(p, taps, n, first, count, sum);
@@ -423,8 +428,8 @@ void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *
 {
     const lmcu_conv2d_t *conv = &p->conv;
     const int32_t channels = conv->in_c;
-    float scale = 0.0f;
-    const lmcu_gradient_t found = quantize(p, y, dy, &scale);
+    lmcu_unit_t unit = {0.0f, 0};
+    const lmcu_gradient_t found = quantize(p, y, dy, &unit);
     if (found == LMCU_GRADIENT_NOT_FINITE) {
         lmcu_layer_poison(NULL, dx, conv->in_h * conv->in_w * channels);
     }
@@ -434,7 +439,7 @@ void lmcu_depthwise_backward(const lmcu_depthwise_t *p, const int8_t *y, float *
                 const int32_t count = channels - first < BLOCK ? channels - first : BLOCK;
                 int32_t sum[BLOCK];
                 gather(p, dy, iy, ix, first, count, sum);
-                lmcu_layer_add_values(sum, count, scale, dx + first);
+                lmcu_layer_add_values(sum, count, unit, dx + first);
             }
         }
     }
@@ -445,8 +450,8 @@ void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y
 {
     const lmcu_conv2d_t *conv = &p->conv;
     const int32_t channels = conv->in_c, positions = conv->in_h * conv->in_w;
-    float scale = 0.0f;
-    const lmcu_gradient_t found = quantize(p, y, dy, &scale);
+    lmcu_unit_t unit = {0.0f, 0};
+    const lmcu_gradient_t found = quantize(p, y, dy, &unit);
     if (found == LMCU_GRADIENT_NOT_FINITE) {
         lmcu_layer_poison(NULL, dy, positions * channels);
     }
@@ -461,7 +466,7 @@ void lmcu_depthwise_backward_in_place(const lmcu_depthwise_t *p, const int8_t *y
         }
         for (int32_t at = 0; at < positions; ++at) {
             for (int32_t c = 0; c < count; ++c) {
-                dy[at * channels + first + c] = 0.0f + (float)block[at * count + c] * scale;
+                dy[at * channels + first + c] = 0.0f + lmcu_in_units(block[at * count + c], unit);
             }
         }
     }

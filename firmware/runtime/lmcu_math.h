@@ -44,6 +44,13 @@ LMCU_INLINE int32_t lmcu_nearest(float value)
     return (int32_t)(value + lmcu_float_from_bits((lmcu_float_bits(value) & 0x80000000u) | 0x3effffffu));
 }
 
+/* A core without an FPU: integers are quick, a float product or sum is a call of some eighty instructions. */
+#if (defined(__riscv) && !defined(__riscv_flen)) || (defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && !defined(__ARM_FP))
+#define LMCU_SOFT_FLOAT 1
+#else
+#define LMCU_SOFT_FLOAT 0
+#endif
+
 LMCU_INLINE bool lmcu_half_is_finite(uint16_t half)
 {
     return (half & 0x7c00u) != 0x7c00u;
@@ -53,6 +60,15 @@ LMCU_INLINE bool lmcu_half_is_finite(uint16_t half)
 LMCU_INLINE float lmcu_half_to_float_portable(uint16_t half)
 {
     const uint32_t magnitude = half & 0x7fffu;
+#if LMCU_SOFT_FLOAT
+    if (magnitude < 0x0400u && magnitude != 0u) { /* the same by hand: shifted until its first bit stands in front */
+        uint32_t fraction = magnitude << 13, exponent = 113u;
+        for (; (fraction & 0x800000u) == 0u; fraction <<= 1) {
+            --exponent;
+        }
+        return lmcu_float_from_bits((fraction & 0x7fffffu) | exponent << 23 | (uint32_t)(half & 0x8000u) << 16);
+    }
+#endif
     const uint32_t rebias = magnitude >= 0x7c00u ? 224u << 23 : 112u << 23;
     /* Of a subnormal, the integer itself times 2^-24 is exact. */
     const uint32_t bits = magnitude < 0x0400u ? lmcu_float_bits((float)(int32_t)magnitude * 0x1p-24f)
@@ -105,7 +121,13 @@ LMCU_INLINE uint32_t lmcu_half_stochastic_quick(float value, uint32_t random16)
         return (half + (bits >> 31 << 15)) & 0xffffu;
     }
     if (bits << 1 < 0x38800000u << 1) {
+#if LMCU_SOFT_FLOAT
+        const uint32_t fraction = (bits & 0x7fffffu) | 0x800000u; /* of a subnormal nothing is left in any case */
+        const int32_t down = 110 - (int32_t)(bits >> 23 & 255u);
+        const uint32_t units = down > 31 ? 0u : down >= 0 ? fraction >> down : fraction << -down;
+#else
         const uint32_t units = (uint32_t)(int32_t)(lmcu_abs(value) * 0x1p40f);
+#endif
         return ((units + random16) >> 16) + (bits >> 16 & 0x8000u);
     }
     return lmcu_half_stochastic(value, random16);

@@ -25,16 +25,17 @@ typedef struct {
 typedef struct {
     int32_t rank;
     int32_t a_offset, b_offset;  /* elements in factors and gradients */
-    float gamma;                 /* alpha / r, or alpha / sqrt(r) */
-    float input_scale;           /* s_x */
 #if LMCU_NUMERICS_I16
     const int32_t *c;            /* [m] fl32(gamma / s_w[o]) = c * 2^(c_exponent - 32), 2^30 <= c < 2^31 */
     const int8_t *c_exponent;
     int32_t c_top;               /* the largest c_exponent */
     int32_t k, m;
     int32_t tables;              /* offset in lmcu_tables */
-    int32_t gamma_whole, gamma_exponent; /* gamma ~ gamma_whole * 2^gamma_exponent, 2^14 <= gamma_whole < 2^15 */
+    /* whole * 2^exponent, 2^14 <= whole < 2^15: of gamma, of s_x, and of gamma * s_x */
+    int32_t gamma_whole, gamma_exponent, input_whole, input_exponent, step_whole, step_exponent;
 #else
+    float gamma;                 /* alpha / r, or alpha / sqrt(r) */
+    float input_scale;           /* s_x */
     const float *c;              /* [m] fl32(gamma / s_w[o]) */
 #endif
 } lmcu_lora_t;

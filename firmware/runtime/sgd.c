@@ -51,7 +51,13 @@ static bool clip_gradients(float factor, float *rest)
 /* v = (p - lr * m) - lr_decay * p. `plain`, a constant: lr_decay is 0, and what is left of it makes +0 of -0. */
 LMCU_INLINE float new_value(const segment_t *s, bool plain, float p, float m)
 {
-    return plain ? (p - s->lr * m) + 0.0f : (p - s->lr * m) - s->lr_decay * p;
+    const float moved = p - s->lr * m;
+#if LMCU_SOFT_FLOAT
+    if (plain) {
+        return lmcu_float_bits(moved) == 0x80000000u ? 0.0f : moved;
+    }
+#endif
+    return plain ? moved + 0.0f : moved - s->lr_decay * p;
 }
 
 /* Without a buffer mu is 0, and the gradients stand in: what is written there is what they are already. */
@@ -69,7 +75,7 @@ static bool is_plain(void)
 /* What no m exceeds and is not below the largest: without an FPU the largest itself, which needs no additions. */
 LMCU_INLINE float covering(float sum, float next)
 {
-#if defined(__riscv) && !defined(__riscv_flen)
+#if LMCU_SOFT_FLOAT
     const uint32_t bits = lmcu_float_bits(next) & 0x7fffffffu;
     return bits > lmcu_float_bits(sum) ? lmcu_float_from_bits(bits) : sum;
 #else

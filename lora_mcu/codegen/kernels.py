@@ -74,12 +74,15 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
     layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
-    values, fields = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c", "iiiiip"
+    values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"
+    fields: Fields = "iiiiip"
     constants = [array(f"{prefix}_c", c)]
     if ctx.random is not None:
         whole, exponents = blocks.output_factors(c)
-        sizes = (layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation), *blocks.whole(float(gamma)))
-        values, fields = f"{values}, {prefix}_c_exponent, {ints(exponents.max(), *sizes)}", f"{fields}piiiiii"
+        sizes = (exponents.max(), layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation))
+        factors = (float(gamma), float(input_scale), float(gamma) * float(input_scale))
+        numbers = ints(*sizes, *(n for factor in factors for n in blocks.whole(factor)))
+        values, fields = f"{layout}, {prefix}_c, {prefix}_c_exponent, {numbers}", "iiipp" + "i" * 10
         constants = [array(f"{prefix}_c", whole), array(f"{prefix}_c_exponent", exponents)]
     constants.append(struct(f"{prefix}_lora", "lmcu_lora_t", fields, values, ctx.pointer_bytes))
     return constants, f"&{prefix}_lora"

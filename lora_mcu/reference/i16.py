@@ -45,12 +45,9 @@ def normalized(value: float, bits: int) -> tuple[int, int]:
     return min(math.floor(math.ldexp(value, -exponent) + 0.5), 2**bits - 1), exponent
 
 
-def scaled(value: np.float32, exponent: int) -> np.float32:
-    """value * 2^exponent in two steps, halves of the exponent, each rounded."""
-    first = int(exponent / 2)
-    for part in (first, exponent - first):
-        value = F32(value * F32(2.0 ** min(max(part, -126), 127)))
-    return value
+def in_units(sums: Array, exponent: int) -> Floats:
+    """Integer sums times 2^exponent, which is limited to normal float32."""
+    return np.asarray(sums.astype(F32) * F32(2.0 ** min(max(exponent, -126), 127)), F32)
 
 
 @dataclass
@@ -144,7 +141,8 @@ def adapter_gradients(f: Factors, patches: Array, q: Quantized, rows: Array, lar
     positions, rank_bits = len(patches), log2_up(f.rank)
     t = patches @ f.a_whole.T
     shift = 31 - (255 * f.k * (2**f.a_bits - 1)).bit_length() - log2_up(positions)
-    t_shifted = t << shift if shift >= 0 else t >> -shift
+    step, step_exponent = normalized(float(f.gamma) * float(f.input_scale), 15)
+    t_shifted = ((t << shift if shift >= 0 else t >> -shift) * step) >> 15
     db = ((t_shifted[:, None, :] * rows[:, :, None]) >> 16).sum(axis=0)
     gamma, gamma_exponent = normalized(float(f.gamma), 15)
     h_bits = min(sum_bits(positions), 30 - f.a_bits - rank_bits)
@@ -156,9 +154,9 @@ def adapter_gradients(f: Factors, patches: Array, q: Quantized, rows: Array, lar
             exact = int(rows[p] @ f.b_whole[:, j]) * gamma + ((int(random[p, j]) << h_shift) >> 16)
             h[p, j] = max(-(2**h_bits) + 1, min(2**h_bits - 1, exact >> h_shift))
     h_unit = q.unit + f.b_unit + gamma_exponent + h_shift
-    da = h.T @ patches
-    f.da += scaled(f.input_scale, h_unit) * da.astype(F32)
-    f.db += scaled(F32(f.gamma * f.input_scale), 16 + q.unit + f.a_unit - shift) * db.astype(F32)
+    s_x, s_x_exponent = normalized(float(f.input_scale), 15)
+    f.da += in_units(((h * s_x + 2**14) >> 15).T @ patches, h_unit + s_x_exponent + 15)
+    f.db += in_units(db, q.unit + f.a_unit - shift + step_exponent + 15 + 16)
     return h @ f.a_whole, f.a_unit + h_unit
 
 
@@ -168,4 +166,4 @@ def values(direct: Array, unit: int, beside: Array | None, beside_unit: int) -> 
         align = beside_unit - unit
         direct = (direct >> min(31, max(0, align))) + (beside >> min(31, max(0, -align)))
         unit += max(0, align)
-    return np.asarray(direct.astype(F32) * scaled(F32(1), unit), F32)
+    return in_units(direct, unit)
