@@ -32,7 +32,14 @@ lmcu_unit_t lmcu_unit(int32_t exponent)
 static int32_t largest_exponent(const float *values, int32_t count)
 {
     uint32_t most = 0;
-    for (int32_t i = 0; i < count; ++i) {
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        for (int32_t u = 0; u < 4; ++u) {
+            const uint32_t magnitude = lmcu_float_bits(values[i + u]) << 1;
+            most = magnitude > most ? magnitude : most;
+        }
+    }
+    for (; i < count; ++i) {
         const uint32_t magnitude = lmcu_float_bits(values[i]) << 1;
         most = magnitude > most ? magnitude : most;
     }

@@ -309,9 +309,10 @@ static lmcu_gradient_t quantize(const lmcu_depthwise_t *p, const int8_t *y, floa
     const lmcu_gradient_t found = lmcu_quantize_gradient(conv->block, shift, rows, conv->out_c, dy, dy, &largest, &unit);
     if (found == LMCU_GRADIENT_READY) {
         *into = lmcu_unit(unit + conv->block->exponent + 15 + shift);
-        for (int32_t i = 0; i < rows * conv->out_c; ++i) {
-            if (lmcu_is_masked(lmcu_word_g(dy[i]), y[i], &conv->clamp)) {
-                dy[i] = 0.0f;
+        const lmcu_clamp_t clamp = conv->clamp;
+        for (const float *const end = dy + rows * conv->out_c; dy != end; ++dy, ++y) {
+            if (lmcu_is_masked(lmcu_word_g(*dy), *y, &clamp)) {
+                *dy = 0.0f;
             }
         }
     }
@@ -391,6 +392,21 @@ static void add_any_taps(const lmcu_depthwise_t *p, const tap_t *taps, int32_t n
     }
 }
 
+/* `count` taps of one kernel row, those that meet output row `line`, behind `n` that are there; returns how many there are then. */
+LMCU_INLINE int32_t add_row_of_taps(const lmcu_conv2d_t *p, int32_t stride, int32_t from_pad, int32_t count, int32_t ix,
+                                    const float *line, const int8_t *w, tap_t *taps, int32_t n)
+{
+    const int32_t out_w = p->out_w, channels = p->out_c;
+    for (; count > 0; --count, w += channels, from_pad += p->dilation_w) {
+        const int32_t ox = output_of(ix, from_pad, stride, out_w);
+        if (ox >= 0) {
+            taps[n].words = line + ox * channels;
+            taps[n++].weights = w;
+        }
+    }
+    return n;
+}
+
 /* sum [count] of the channels from `first` of one input position: all taps, exact */
 static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, int32_t ix, int32_t first, int32_t count,
                    int32_t *sum)
@@ -407,18 +423,16 @@ static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, in
             continue;
         }
         const float *line = words + (intptr_t)oy * conv->out_w * conv->out_c;
-        const int8_t *w = conv->weights + weight_offset(conv, ky, 0);
-        int32_t from_pad = -conv->pad_left;
-        for (int32_t kx = 0; kx < conv->kernel_w; ++kx, w += conv->out_c, from_pad += conv->dilation_w) {
-            const int32_t ox = output_of(ix, from_pad, conv->stride_w, conv->out_w);
-            if (ox >= 0) {
-                taps[n].words = line + ox * conv->out_c;
-                taps[n++].weights = w;
-            }
-            if (n == MAX_TAPS) {
+        for (int32_t kx = 0; kx < conv->kernel_w; kx += MAX_TAPS) {
+            const int32_t some = conv->kernel_w - kx < MAX_TAPS ? conv->kernel_w - kx : MAX_TAPS;
+            const int32_t from_pad = kx * conv->dilation_w - conv->pad_left;
+            const int8_t *w = conv->weights + weight_offset(conv, ky, kx);
+            if (n + some > MAX_TAPS) {
                 add_any_taps(p, taps, n, first, count, sum);
                 n = 0;
             }
+            n = conv->stride_w == 1 ? add_row_of_taps(conv, 1, from_pad, some, ix, line, w, taps, n)
+                                    : add_row_of_taps(conv, conv->stride_w, from_pad, some, ix, line, w, taps, n);
         }
     }
     add_any_taps(p, taps, n, first, count, sum);
