@@ -141,7 +141,7 @@ class Program:
 
 def compile(
     model: str | Path, *, board: str, adapt: str = "auto", rank: int | None = None, alpha: float | None = None,
-    rslora: bool = False, loss: str = "auto", numerics: str = "f32", seed: int = 0, output: str | None = None,
+    rslora: bool = False, loss: str = "auto", numerics: str = "i16", seed: int = 0, output: str | None = None,
     cache: str = "auto", form: str = "project", sram: int | None = None, momentum: bool = True, max_batch: int = 0,
     depth_first: bool = True, key: bytes | None = None, max_step_macs: int | None = None,
     weights: str | None = None,

@@ -23,7 +23,29 @@ static int8_t shift[CHANNELS];
 static uint64_t wide_multiplier[CHANNELS];
 static uint8_t wide_shift[CHANNELS];
 static uint64_t scratch[2048];
+
+#if LMCU_NUMERICS_I16
+/* Each body has tables in its own order. */
+void lmcu_lora_tables(void);
+void portable_lora_tables(void);
+int16_t lmcu_tables[4096], portable_tables[4096];
+static lmcu_lora_t current;
+const lmcu_lora_t *const lmcu_loras[1] = {&current}, *const portable_loras[1] = {&current};
+lmcu_context_t lmcu_context, portable_context;
+static int32_t c_whole[CHANNELS];
+static int8_t c_exponent[CHANNELS];
+static int16_t scales16[CHANNELS];
+static const lmcu_block_t block = {scales16, -20, 5, 1000};
+#endif
 static uint32_t state = 1;
+
+#if LMCU_NUMERICS_I16
+#define BLOCK , &block
+#define CONV_BLOCK , .block = &block
+#else
+#define BLOCK
+#define CONV_BLOCK
+#endif
 
 static int32_t below(uint32_t n)
 {
@@ -75,6 +97,11 @@ static void random_constants(void)
         wide_multiplier[o] = ((uint64_t)1 << 61) + ((uint64_t)below(1 << 24) << 36) + (uint64_t)below(1 << 24);
         scales[o] = 0.001f * (float)(1 + below(50));
         c[o] = 1.5f / scales[o];
+#if LMCU_NUMERICS_I16
+        c_whole[o] = (1 << 30) + below(1 << 24) * 63;
+        c_exponent[o] = (int8_t)(below(12) == 0 ? below(40) : below(12));
+        scales16[o] = (int16_t)(below(8) == 0 ? below(32768) : 1 + below(32767));
+#endif
     }
     for (int32_t i = 0; i < FACTORS; ++i) {
         blank_factors[i] = (uint16_t)(0x2000 + below(0x1400) + below(2) * 0x8000);
@@ -117,10 +144,28 @@ static int same(const void *a, const void *b, uint32_t bytes)
     return 1;
 }
 
-static lmcu_lora_t random_lora(int32_t rank, int32_t k)
+static lmcu_lora_t random_lora(int32_t rank, int32_t k, int32_t m)
 {
-    lmcu_lora_t lora = {rank, 3, 3 + rank * k, 1.5f, 0.05f, c};
+#if LMCU_NUMERICS_I16
+    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, c_whole, c_exponent, 39, k, m, 4, 24576, -14, 20000, -19, 30000, -19};
+    lmcu_context.settings.seed = portable_context.settings.seed = (uint32_t)below(1 << 20);
+    lmcu_context.batch_fill = portable_context.batch_fill = (uint32_t)below(9);
+    current = lora;
+    if (rank != 0) {
+        lmcu_lora_tables();
+        portable_lora_tables();
+    }
+#else
+    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, 1.5f, 0.05f, c};
+    (void)m;
+#endif
     return lora;
+}
+
+static int32_t random_rank(void)
+{
+    static const int32_t ranks[5] = {0, 4, 2, 3, 4};
+    return ranks[below(5)];
 }
 
 static int all_same(void)
@@ -131,10 +176,11 @@ static int all_same(void)
 
 static int dense_case(void)
 {
-    const int32_t batch = 1 + below(3), k = 1 + below(90), m = 1 + below(40), rank = below(2) * 2 * (1 + below(2));
-    const lmcu_dense_t p = {batch, k, m, zero_point(), below(3) == 0 ? 7 : 0, zero_point(), random_clamp(),
-                            {wide_multiplier, wide_shift, below(2)}, w, below(4) ? bias : 0, scales};
-    const lmcu_lora_t lora = random_lora(rank, k), *adapter = rank ? &lora : 0;
+    const int32_t batch = 1 + below(3), k = 1 + below(90), m = 1 + below(40), rank = random_rank();
+    lmcu_dense_t p = {batch, k, m, zero_point(), below(3) == 0 ? 7 : 0, zero_point(), random_clamp(),
+                      {wide_multiplier, wide_shift, below(2)}, w, below(4) ? bias : 0, scales BLOCK};
+    p.weight_zero_point = rank != 0 ? 0 : p.weight_zero_point; /* adapted weights have none */
+    const lmcu_lora_t lora = random_lora(rank, k, m), *adapter = rank ? &lora : 0;
     float *into[2] = {below(4) ? dx[0] : 0, dx[1]};
     into[1] = into[0] ? dx[1] : 0;
     lmcu_dense_forward(&p, adapter, x, y[0], scratch);
@@ -154,7 +200,7 @@ static lmcu_conv2d_t random_window(int32_t in_c, int32_t out_c)
                        .kernel_w = 1 + below(4), .stride_h = 1 + below(2), .stride_w = 1 + below(2),
                        .dilation_h = 1, .dilation_w = below(6) == 0 ? 2 : 1, .input_zero_point = zero_point(),
                        .output_zero_point = zero_point(), .clamp = random_clamp(), .requant = {multiplier, shift},
-                       .weights = w, .bias = below(4) ? bias : 0, .weight_scale = scales};
+                       .weights = w, .bias = below(4) ? bias : 0, .weight_scale = scales CONV_BLOCK};
     if (below(3) == 0) {
         p.kernel_h = p.kernel_w = below(2) ? 3 : 1;
     }
@@ -175,11 +221,11 @@ static int fits(const lmcu_conv2d_t *p, int32_t weights)
 
 static int conv_case(void)
 {
-    const int32_t rank = below(2) * 2 * (1 + below(2));
+    const int32_t rank = random_rank();
     const int32_t in_c = below(3) ? 4 * (1 + below(6)) : 1 + below(9);
     const lmcu_conv2d_t p = random_window(in_c, below(3) ? 2 * (1 + below(10)) : 1 + below(20));
     const int32_t k = p.kernel_h * p.kernel_w * p.in_c;
-    const lmcu_lora_t lora = random_lora(rank, k), *adapter = rank ? &lora : 0;
+    const lmcu_lora_t lora = random_lora(rank, k, p.out_c), *adapter = rank ? &lora : 0;
     float *into[2] = {below(4) ? dx[0] : 0, 0};
     into[1] = into[0] ? dx[1] : 0;
     if (!fits(&p, k * p.out_c)) {

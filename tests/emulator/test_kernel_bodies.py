@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from lora_mcu import resources
+from lora_mcu.passes.blocks import NUMERICS
 
 HERE = Path(__file__).parent
 RUNTIME = resources.path("firmware") / "runtime"
 SHARED = (HERE / "kernel_bodies.c", HERE.parent / "firmware" / "blank_model.c", RUNTIME / "mem.c")
-KERNELS = ("dense", "conv2d", "depthwise", "matvec", "patch", "lora")
+KERNELS = ("dense", "conv2d", "depthwise", "matvec", "patch", "lora", "lora_i16", "block")
 GCC, QEMU = "arm-none-eabi-gcc", "qemu-system-arm"
 FLAGS = ["-std=c99", "-O2", "-ffp-contract=off", "-ffreestanding", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16",
-         "-mfloat-abi=hard", "-mfp16-format=ieee", "-Wall", "-Wextra", "-Werror", "-DLMCU_FREESTANDING",
-         f"-I{RUNTIME}"]  # fmt: skip
+         "-mfloat-abi=hard", "-mfp16-format=ieee", "-Wall", "-Wextra", "-Werror", "-DLMCU_FREESTANDING"]  # fmt: skip
 LAYOUT = """SECTIONS {
 .text 0x08000000 : { KEEP(*(.vectors)) *(.text*) *(.rodata*) }
 .data 0x20000000 : { *(.data*) }
@@ -32,32 +32,49 @@ pytestmark = [
 ]
 
 
+def headers(folder: Path, numerics: str) -> str:
+    """The runtime's headers as a project of this mode has them; the compiler's flag that finds them."""
+    folder.mkdir()
+    for header in RUNTIME.glob("*.h"):
+        text = header.read_text(encoding="utf-8")
+        old = "#define LMCU_NUMERICS_I16 0"
+        assert header.name != "lmcu_config.h" or old in text
+        changed = text.replace(old, f"#define LMCU_NUMERICS_I16 {int(numerics == 'i16')}")
+        (folder / header.name).write_text(changed, encoding="utf-8")
+    return f"-I{folder}"
+
+
 def compile_one(source: Path, out: Path, *flags: str) -> Path:
     subprocess.run([GCC, *FLAGS, *flags, "-c", source, "-o", out], check=True, timeout=60)
     return out
 
 
-def portable(source: Path, out: Path) -> Path:
+def portable(source: Path, out: Path, include: str) -> Path:
     """The portable body with portable_ in the place of its functions' lmcu_."""
-    compile_one(source, out, "-DLMCU_PORTABLE")
+    compile_one(source, out, "-DLMCU_PORTABLE", include)
     names = subprocess.run(["arm-none-eabi-nm", out], check=True, capture_output=True, text=True, timeout=60).stdout
     found = {line.split()[-1] for line in names.splitlines()}
     renamed = sorted(n for n in found if n.startswith("lmcu_") and n != "lmcu_model")
-    assert renamed
     changes = [f"--redefine-sym={n}=portable_{n.removeprefix('lmcu_')}" for n in renamed]
     subprocess.run(["arm-none-eabi-objcopy", *changes, out], check=True, timeout=60)
     return out
 
 
-def verdict(folder: Path, spoil: tuple[str, str] | None = None) -> str:
+def verdict(folder: Path, numerics: str, spoil: tuple[str, str] | None = None) -> str:
     """What the driver says; ``spoil`` replaces a text in the DSP bodies' sources."""
-    objects = [compile_one(source, folder / f"{source.stem}.o") for source in SHARED]
+    include = headers(folder / "include", numerics)
+    objects = [compile_one(source, folder / f"{source.stem}.o", include) for source in SHARED]
+    spoiled = 0
     for name in KERNELS:
-        text = (RUNTIME / f"{name}.c").read_text(encoding="utf-8")
+        text = plain = (RUNTIME / f"{name}.c").read_text(encoding="utf-8")
         source = folder / f"{name}.c"
-        source.write_text(text.replace(*spoil) if spoil else text, encoding="utf-8")
-        objects.append(compile_one(source, folder / f"dsp_{name}.o"))
-        objects.append(portable(RUNTIME / f"{name}.c", folder / f"portable_{name}.o"))
+        text = text.replace(*spoil) if spoil else text
+        spoiled += text != plain
+        source.write_text(text, encoding="utf-8")
+        source.with_name(f"plain_{name}.c").write_text(plain, encoding="utf-8")  # beside no header but the project's
+        objects.append(compile_one(source, folder / f"dsp_{name}.o", include))
+        objects.append(portable(source.with_name(f"plain_{name}.c"), folder / f"portable_{name}.o", include))
+    assert bool(spoil) == bool(spoiled), "the text to spoil is not there"
     layout, image = folder / "layout.ld", folder / "bodies.elf"
     layout.write_text(LAYOUT)
     subprocess.run([GCC, *FLAGS, "-nostdlib", "-T", layout, *objects, "-lgcc", "-o", image], check=True, timeout=60)
@@ -66,16 +83,20 @@ def verdict(folder: Path, spoil: tuple[str, str] | None = None) -> str:
     return subprocess.run(machine, check=True, capture_output=True, text=True, timeout=120).stderr.strip()
 
 
-def test_dsp_bodies_give_the_portable_bytes(tmp_path: Path) -> None:
-    assert verdict(tmp_path) == "equal"
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_dsp_bodies_give_the_portable_bytes(tmp_path: Path, numerics: str) -> None:
+    assert verdict(tmp_path, numerics) == "equal"
 
 
 @pytest.mark.parametrize(
-    ("kernel", "spoil"),
+    ("kernel", "numerics", "spoil"),
     [
-        ("dense", ('ROW("w3", "s3")', 'ROW("w3", "s2")')),
-        ("conv2d", ("offset = 2 * p->output_zero_point + 1", "offset = 2 * p->output_zero_point")),
+        ("dense", "f32", ('ROW("w3", "s3")', 'ROW("w3", "s2")')),
+        ("conv2d", "f32", ("offset = 2 * p->output_zero_point + 1", "offset = 2 * p->output_zero_point")),
+        ("dense", "i16", ('ROW("w3", "v23", "t")', 'ROW("w3", "v23", "b")')),
+        ("conv2d", "i16", ("smlatb %[s3], %[y], %[h], %[s3]", "smlabb %[s3], %[y], %[h], %[s3]")),
+        ("depthwise", "i16", ("smlatt %[s3], %[w], %[y], %[s3]", "smlatt %[s3], %[w], %[x], %[s3]")),
     ],
 )
-def test_a_wrong_body_is_found(tmp_path: Path, kernel: str, spoil: tuple[str, str]) -> None:
-    assert verdict(tmp_path, spoil) == f"{kernel} differs"
+def test_a_wrong_body_is_found(tmp_path: Path, kernel: str, numerics: str, spoil: tuple[str, str]) -> None:
+    assert verdict(tmp_path, numerics, spoil) == f"{kernel} differs"

@@ -7,4 +7,4 @@ enum { PARAMS = 8192 };
 uint16_t blank_factors[PARAMS];
 float blank_gradients[PARAMS];
 
-const lmcu_model_t lmcu_model = {.factors = blank_factors, .gradients = blank_gradients, .param_count = PARAMS};
+const lmcu_model_t lmcu_model = {.factors = blank_factors, .gradients = blank_gradients, .param_count = PARAMS, .adapter_count = 1};
