@@ -116,7 +116,8 @@ class Program:
         files = render_library_files(self) if self.board.is_library else render_project_files(whole, self.key, arrays)
         header = next(name for name in files if name.endswith("/lmcu_config.h"))
         files[header] = _configured(files[header], {
-            "RX_RING_BYTES": self.ring_bytes, "KEYED": self.key is not None, "SRAM_WEIGHTS": bool(self.residents.layers),
+            "RX_RING_BYTES": self.ring_bytes, "KEYED": self.key is not None,
+            "SRAM_WEIGHTS": bool(self.residents.layers),
             "NUMERICS_I16": self.info.numerics == "i16" and bool(self.adaptation.layers),
         })  # fmt: skip
         files["src/model.c"] = model_c.render(

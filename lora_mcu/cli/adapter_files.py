@@ -57,11 +57,11 @@ def _describe(folder: Path, adapter: Adapter) -> dict[str, Any]:
         "model_sha256": adapter.model_sha256, "layout_sha256": adapter.layout_sha256, "rank": adapter.rank,
         "alpha": adapter.alpha, "rslora": adapter.rslora,
         "parameters": sum(a.size + b.size for a, b in adapter.layers.values()), "layers": layers,
-        "training": _training(folder / "training.json"),
+        "training": training_record(folder / "training.json"),
     }  # fmt: skip
 
 
-def _training(path: Path) -> dict[str, Any] | None:
+def training_record(path: Path) -> dict[str, Any] | None:
     """The record of the run beside an adapter, if there is a readable one."""
     if not path.exists():
         return None

@@ -10,7 +10,7 @@ import typer
 
 from lora_mcu.cli import options
 from lora_mcu.cli.console import emit, refuse_existing, say, table
-from lora_mcu.cli.device import open_device
+from lora_mcu.cli.device import load_adapter, open_device
 
 _Slot = Annotated[str, typer.Argument(help="Name of the slot: 1 to 15 characters.", show_default=False)]
 _Port = Annotated[str, typer.Option(help=options.PORT_HELP, show_default=False)]
@@ -37,7 +37,7 @@ def push(
 
     loaded = Adapter.load(adapter)
     with open_device(port) as device:
-        device.load(loaded)
+        load_adapter(device, adapter, loaded)
     say(f"{adapter}: in use on {device.info.name} ({device.info.board})")
 
 

@@ -18,7 +18,7 @@ from lora_mcu.cli.line import chosen
 from lora_mcu.errors import DeviceError
 
 if TYPE_CHECKING:
-    from lora_mcu import Device
+    from lora_mcu import Adapter, Device
     from lora_mcu.datasets import Dataset
     from lora_mcu.info import ModelInfo
     from lora_mcu.session import Learner
@@ -125,11 +125,14 @@ def _identity(info: ModelInfo) -> str:
     return f"{info.name} ({info.model_sha256[:8]}, adapter layout {info.layout_sha256[:8]})"
 
 
-def _load_adapter(learner: Learner, folder: Path | None) -> None:
-    from lora_mcu import Adapter
+def load_adapter(learner: Learner, folder: Path, adapter: Adapter) -> None:
+    """Load what was read from ``folder``; says on stderr when it was trained in the other numerics mode."""
+    from lora_mcu.cli.adapter_files import training_record
 
-    if folder is not None:
-        learner.load(Adapter.load(folder))
+    learner.load(adapter)
+    trained, now = (training_record(folder / "training.json") or {}).get("numerics"), learner.info.numerics
+    if isinstance(trained, str) and trained != now:
+        warn(f"{folder} was trained in numerics mode {trained}, this is {now}: outputs may differ by a rounding")
 
 
 def evaluate(
@@ -165,8 +168,8 @@ def evaluate(
     table = None
     with open_learner(project, port, emulate, emulator, twin) as learner:
         loaded = [lora_mcu.Adapter.load(folder) for folder in adapter or ()]
-        if loaded:
-            learner.load(loaded[-1])
+        if adapter:
+            load_adapter(learner, adapter[-1], loaded[-1])
         with progress("evaluate", len(samples)) as advance:
             stats = learner.evaluate(samples.x, samples.labels, progress=advance)
         if known:
@@ -216,7 +219,8 @@ def infer(
     samples = load_npz(data, need_labels=False)
     check_fits(lora_mcu.load_project(project).info, Dataset(samples.x, None))
     with open_learner(project, port, emulate, emulator, twin) as learner:
-        _load_adapter(learner, adapter)
+        if adapter is not None:
+            load_adapter(learner, adapter, lora_mcu.Adapter.load(adapter))
         if learner.info.streaming and not keep_state:
             learner.reset_state()
         outputs = learner.infer(samples.x)

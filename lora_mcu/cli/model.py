@@ -150,7 +150,9 @@ def compile_(
     alpha: Annotated[float | None, typer.Option(help="Scale: W + alpha/r B A.", show_default="2 * rank")] = None,
     rslora: Annotated[bool, typer.Option("--rslora", help="Scale by alpha/sqrt(r) instead of alpha/r.")] = False,
     loss: Annotated[str, typer.Option(help="auto, cross_entropy or mse.")] = "auto",
-    numerics: Annotated[str, typer.Option(help="i16: integers where the time goes; f32: all gradients in float32.")] = "i16",
+    numerics: Annotated[
+        str, typer.Option(help="i16: integers where the time goes; f32: all gradients in float32.")
+    ] = "i16",
     seed: Annotated[int, typer.Option(help="Of the initial A.")] = 0,
     momentum: Annotated[
         bool, typer.Option("--momentum/--no-momentum", help="Keep memory for momentum, 4 bytes a parameter.")

@@ -88,7 +88,9 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     return constants, f"&{prefix}_lora"
 
 
-def block(op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, channels: int) -> tuple[list[Constant], str, Fields]:
+def block(
+    op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, channels: int
+) -> tuple[list[Constant], str, Fields]:
     """Mode i16: constants of the backward pass, and the kernel's last field with its comma; nothing in mode f32."""
     if ctx.random is None:
         return [], "", []

@@ -74,8 +74,9 @@ def generate(
         if isinstance(op, Reshape):
             continue
         j = steps_back.get(id(op), -1)
-        context = Context(graph, plan, adaptation, pointer_bytes, step, loss_at + 1 + j if j >= 0 else -1,
-                          backward[j].into if j >= 0 else (), residents=residents, image=image, random=random)  # fmt: skip
+        back, into = (loss_at + 1 + j, backward[j].into) if j >= 0 else (-1, ())
+        context = Context(graph, plan, adaptation, pointer_bytes, step, back, into, residents=residents, image=image,
+                          random=random)  # fmt: skip
         if step in striped:
             context.bands = stripes.places(plan.stripes[striped[step]])
         emitted = emit(op, context)

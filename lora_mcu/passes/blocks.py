@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_mcu.errors import ModelError
 from lora_mcu.ir import Conv2D, Dense, Depthwise, Graph
-from lora_mcu.passes.adapters import AdaptedLayer, Adaptation
+from lora_mcu.passes.adapters import Adaptation, AdaptedLayer
 from lora_mcu.passes.gradient import BackwardOp
 
 TABLE_HEAD = 4  # int16 elements: the units of A and B, and room up to 8 bytes
@@ -63,7 +62,9 @@ def randomness(graph: Graph, backward: Sequence[BackwardOp], adaptation: Adaptat
             continue
         y = graph.tensors[b.op.output]
         if y.shape[-1] > MAX_OUTPUTS:
-            raise b.op.refuse(graph, f"has {y.shape[-1]:,} outputs, numerics i16 trains {MAX_OUTPUTS:,}; use numerics f32")
+            raise b.op.refuse(
+                graph, f"has {y.shape[-1]:,} outputs, numerics i16 trains {MAX_OUTPUTS:,}; use numerics f32"
+            )
         first[b.op.index] = words
         rows = 1 if b.op.output in shared else positions(b.op, graph)
         words += _up(rows * y.shape[-1], 2) // 2
@@ -97,8 +98,9 @@ def forward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation, many
 
 
 def backward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
-    """Scratch beyond patches and W^T g: the listed outputs, and where there are several positions the sums of dA, dB."""
-    m, k = graph.tensors[op.weights].shape[0], graph.tensors[op.weights].elements // graph.tensors[op.weights].shape[0]
+    """Scratch beyond patches and W^T g: listed outputs, and where there are several positions the sums of dA and dB."""
+    weights = graph.tensors[op.weights]
+    m, k = weights.shape[0], weights.elements // weights.shape[0]
     sums = adaptation.of(op) is not None and positions(op, graph) > 1
     return 4 * m + (4 * adaptation.rank * (k + m) if sums else 0)
 

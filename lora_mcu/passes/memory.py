@@ -276,7 +276,9 @@ def _scratch(
     numerics: str,
 ) -> None:  # fmt: skip
     sizes = [forward_scratch(op, graph, adaptation, numerics) for op in (*split.forward, *split.tail)] + [0]
-    sizes += [_backward_scratch_in(memory, b, graph, adaptation, loss_at + 1 + j, numerics) for j, b in enumerate(backward)]
+    sizes += [
+        _backward_scratch_in(memory, b, graph, adaptation, loss_at + 1 + j, numerics) for j, b in enumerate(backward)
+    ]
     for step, nbytes in enumerate(sizes):
         if nbytes:
             memory.scratch[step] = Buffer(memory.steps[step], "scratch", align(nbytes), step, step)

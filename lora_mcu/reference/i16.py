@@ -30,7 +30,7 @@ def fixed(values: Array, unit: int, bits: int) -> Array:
     """Binary16 ``values`` in units of 2^unit, rounded half away from zero, at most 2^bits - 1."""
     scaled = np.ldexp(np.abs(values.astype(np.float64)), -unit)
     whole = np.minimum(np.floor(scaled + 0.5), 2**bits - 1).astype(np.int64)
-    return np.where(np.signbit(values), -whole, whole)
+    return np.asarray(np.where(np.signbit(values), -whole, whole))
 
 
 def exponent_of(values: Array) -> int:
@@ -117,8 +117,10 @@ class Quantized:
 
 
 def quantize(g: Floats, scales: Floats, terms: int, draw: Draw) -> Quantized | None:
-    """Random rounding with the largest exponent's unit; ``terms`` products with weights stay below 2^30. None: all zero or
-    subnormal. Values must be finite."""
+    """Random rounding with the largest exponent's unit; ``terms`` products with weights stay below 2^30.
+
+    None: all zero or subnormal. Values must be finite.
+    """
     bits = g.view(np.uint32)
     exponents = (bits >> np.uint32(23)).astype(np.int64) & 255
     top = int(exponents.max())
@@ -135,9 +137,13 @@ def quantize(g: Floats, scales: Floats, terms: int, draw: Draw) -> Quantized | N
     return Quantized(whole, v, unit, unit + exponent + 15 + extra)
 
 
-def adapter_gradients(f: Factors, patches: Array, q: Quantized, rows: Array, largest: int, draw: Draw) -> tuple[Array, int]:
-    """Adds dA and dB of all positions: ``rows`` is G [P, M] after masking, ``largest`` the greatest row sum of abs(G) before.
-    Returns A^T h [P, K] and the exponent of its unit."""
+def adapter_gradients(
+    f: Factors, patches: Array, q: Quantized, rows: Array, largest: int, draw: Draw
+) -> tuple[Array, int]:
+    """Adds dA and dB of all positions; returns A^T h [P, K] and the exponent of its unit.
+
+    ``rows`` is G [P, M] after masking, ``largest`` the greatest row sum of abs(G) before.
+    """
     positions, rank_bits = len(patches), log2_up(f.rank)
     t = patches @ f.a_whole.T
     shift = 31 - (255 * f.k * (2**f.a_bits - 1)).bit_length() - log2_up(positions)

@@ -36,9 +36,9 @@ from lora_mcu.ir import (
 )
 from lora_mcu.ir.reduce import Reduction
 from lora_mcu.ir.shape import Copy
+from lora_mcu.passes import blocks
 from lora_mcu.program import Program
 from lora_mcu.random_bits import STREAM_SHUFFLE, initial_a, rand
-from lora_mcu.passes import blocks
 from lora_mcu.reference import attention, binary, elementwise, i16, loss, pool, reduce, resize, shape, softmax, weighted
 from lora_mcu.reference.lora import Factors
 from lora_mcu.reference.ordered import F32, Array
