@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spoken digits, leave-one-speaker-out: LoRA on the twin beside LoRA in floats on the host. Needs TensorFlow.
 
-    LORA_MCU_DATA=folder python tests/conformance/fsdd.py [--speakers 0 1 ...] [--seeds 2]
+    LORA_MCU_DATA=folder python tests/conformance/fsdd.py [--speakers 0 1 ...] [--seeds 2] [--numerics i16]
 
 For each speaker a small depthwise-separable CNN is trained on the other five (cached outside the repository), quantized
 to int8, and adapted with 10 takes a digit of the speaker: takes 0..9 train, takes 10..19 choose each method's learning
@@ -26,6 +26,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conformance.models import convert
+
+from lora_mcu.passes.blocks import NUMERICS
 
 Floats = NDArray[np.float32]
 RANK, ALPHA, BATCH, EPOCHS = 4, 8.0, 8, 12
@@ -219,7 +221,7 @@ def float_lora(speaker: Speaker, seeds: range) -> dict[float, list[tuple[float, 
 # ---- LoRA on the twin ----
 
 
-def twin_lora(speaker: Speaker, seeds: range) -> tuple[float, dict[float, list[tuple[float, float]]]]:
+def twin_lora(speaker: Speaker, seeds: range, numerics: str) -> tuple[float, dict[float, list[tuple[float, float]]]]:
     """Accuracy of the int8 base on the test part, and as float_lora; an initial A for each seed."""
     import lora_mcu
 
@@ -227,8 +229,9 @@ def twin_lora(speaker: Speaker, seeds: range) -> tuple[float, dict[float, list[t
     before = 0.0
     for seed in seeds:
         program = lora_mcu.compile(
-            speaker.tflite, board="netduinoplus2", adapt="all", rank=RANK, alpha=ALPHA, seed=seed, loss="cross_entropy"
-        )
+            speaker.tflite, board="netduinoplus2", adapt="all", rank=RANK, alpha=ALPHA, seed=seed,
+            loss="cross_entropy", numerics=numerics,
+        )  # fmt: skip
         twin = program.twin()
         before = twin.evaluate(speaker.test.x, speaker.test.y).accuracy
         twin.store(speaker.train.x, speaker.train.y)
@@ -253,13 +256,15 @@ class Result:
     twin_accuracy: float
 
 
-def compare(numbers: list[int], seeds: range, data: Path, say: Any = lambda text: None) -> Result:
+def compare(
+    numbers: list[int], seeds: range, data: Path, say: Any = lambda text: None, numerics: str = "i16"
+) -> Result:
     """Means over the speakers; each method at its best rate."""
     before: list[float] = []
     outcomes = {"float": Outcome(), "twin": Outcome()}
     for number in numbers:
         speaker = prepare(number, data)
-        base, on_twin = twin_lora(speaker, seeds)
+        base, on_twin = twin_lora(speaker, seeds, numerics)
         before.append(base)
         for method, found in (("float", float_lora(speaker, seeds)), ("twin", on_twin)):
             for rate, pairs in found.items():
@@ -274,14 +279,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="LoRA on the twin beside float LoRA, leave-one-speaker-out")
     parser.add_argument("--speakers", type=int, nargs="+", default=list(range(6)))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--numerics", choices=NUMERICS, default="i16")
     options = parser.parse_args()
     data = os.environ.get("LORA_MCU_DATA")
     if not data:
         sys.exit("set LORA_MCU_DATA to the folder of fsdd_mfcc49x10.npz")
-    r = compare(options.speakers, range(options.seeds), Path(data), print)
+    r = compare(options.speakers, range(options.seeds), Path(data), print, options.numerics)
     print(f"mean of {len(options.speakers)} speakers on takes 20..49: int8 base {100 * r.before:.1f} %,")
     print(f"float LoRA {100 * r.float_accuracy:.1f} % (lr {r.float_rate}),")
-    print(f"LoRA on the twin {100 * r.twin_accuracy:.1f} % (lr {r.twin_rate})")
+    print(f"LoRA on the twin, numerics {options.numerics}, {100 * r.twin_accuracy:.1f} % (lr {r.twin_rate})")
 
 
 if __name__ == "__main__":
