@@ -226,7 +226,10 @@ lmcu_gradient_t lmcu_layer_begin(lmcu_layer_t *l, const lmcu_block_t *block, con
     l->h_random = lmcu_block_index(block) + (uint32_t)(rows * l->m + 1) / 2u;
     l->align = 0;
     if (l->lora) {
-        begin_adapter(l, largest, unit, unit_v, (int32_t *)sums + l->m);
+        begin_adapter(l, largest, unit, unit_v, sums);
+    }
+    if (l->lora && l->da) {
+        l->list = (uint16_t *)(void *)(l->db + l->m * l->lora->rank);
     }
     l->value_unit = lmcu_unit(unit_v + (l->lora && l->align > 0 ? l->align : 0));
     return LMCU_GRADIENT_READY;
@@ -236,14 +239,14 @@ int32_t lmcu_layer_list(lmcu_layer_t *l, const float *words, const int8_t *y, co
 {
     const lmcu_clamp_t local = *clamp;
     const int32_t m = l->m;
-    uint32_t *to = l->list;
+    uint16_t *to = l->list;
     for (int32_t o = 0; o < m; ++o) {
-        const uint32_t word = lmcu_float_bits(words[o]);
-        const int32_t g = (int16_t)word;
+        const int32_t g = lmcu_word_g(words[o]);
         if (g != 0 && !lmcu_is_masked(g, y[o], &local)) {
-            *to++ = (uint32_t)o << 16 | word >> 16;
+            *to++ = (uint16_t)o;
         }
     }
+    l->row = words;
     l->count = (int32_t)(to - l->list);
     return l->count;
 }
@@ -260,11 +263,11 @@ LMCU_INLINE int32_t add_high(int32_t sum, int32_t t, int32_t g)
 }
 
 /* dB[o,j] += T[j] * G[o] / 2^16; T is t times gamma * s_x */
-static void add_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
+static void add_db(const lmcu_layer_t *l, const int32_t *t)
 {
     const int32_t rank = l->f.rank;
-    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
-        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+    for (const uint16_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = *at, g = lmcu_word_g(l->row[o]);
         int32_t *sums = l->db + o * rank;
         for (int32_t j = 0; j < rank; ++j) {
             sums[j] = add_high(sums[j], t[j], g);
@@ -273,12 +276,13 @@ static void add_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
 }
 
 /* The same for rank 4. */
-static void add_four_db(const lmcu_layer_t *l, const float *words, const int32_t *t)
+static void add_four_db(const lmcu_layer_t *l, const int32_t *t)
 {
     const int32_t t0 = t[0], t1 = t[1], t2 = t[2], t3 = t[3];
     int32_t *const db = l->db;
-    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
-        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+    const float *const row = l->row;
+    for (const uint16_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = *at, g = lmcu_word_g(row[o]);
         int32_t *sums = db + 4 * o;
         const int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
         sums[0] = add_high(s0, t0, g);
@@ -289,13 +293,13 @@ static void add_four_db(const lmcu_layer_t *l, const float *words, const int32_t
 }
 
 /* The same where there is one position: straight into the gradients. */
-static void add_db_once(const lmcu_layer_t *l, const float *words, const int32_t *t)
+static void add_db_once(const lmcu_layer_t *l, const int32_t *t)
 {
     const int32_t rank = l->f.rank;
     const lmcu_unit_t unit = l->db_unit;
     float *const gradients = lmcu_model.gradients + l->lora->b_offset;
-    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
-        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+    for (const uint16_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = *at, g = lmcu_word_g(l->row[o]);
         float *db = gradients + o * rank;
         for (int32_t j = 0; j < rank; ++j) {
             db[j] = db[j] + lmcu_in_units(add_high(0, t[j], g), unit);
@@ -304,10 +308,10 @@ static void add_db_once(const lmcu_layer_t *l, const float *words, const int32_t
 }
 
 /* sum[j] += B[o,j] * G[o] over all listed outputs */
-static void sum_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
+static void sum_h(const lmcu_layer_t *l, int64_t *sum)
 {
-    for (const uint32_t *at = l->list, *const end = at + l->count; at != end; ++at) {
-        const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
+    for (const uint16_t *at = l->list, *const end = at + l->count; at != end; ++at) {
+        const int32_t o = *at, g = lmcu_word_g(l->row[o]);
         const int16_t *b = l->f.b + o * l->f.rank2;
         for (int32_t j = 0; j < l->f.rank; ++j) {
             sum[j] += b[j] * g;
@@ -316,14 +320,16 @@ static void sum_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
 }
 
 /* The same for rank 4, whose products are below 2^28: eight of them fit into int32. */
-static void sum_four_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
+static void sum_four_h(const lmcu_layer_t *l, int64_t *sum)
 {
-    const uint32_t *at = l->list;
+    const uint16_t *at = l->list;
+    const float *const row = l->row;
+    const int16_t *const table = l->f.b;
     for (int32_t left = l->count; left > 0; left -= 8) {
         int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        for (const uint32_t *const end = at + (left < 8 ? left : 8); at != end; ++at) {
-            const int32_t o = (int32_t)(*at >> 16), g = lmcu_word_g(words[o]);
-            const int16_t *b = l->f.b + 4 * o;
+        for (const uint16_t *const end = at + (left < 8 ? left : 8); at != end; ++at) {
+            const int32_t o = *at, g = lmcu_word_g(row[o]);
+            const int16_t *b = table + 4 * o;
 #if LMCU_DSP
             const uint32_t b01 = lmcu_load_word(b), b23 = lmcu_load_word(b + 2);
             __asm__("smlabb %0, %1, %2, %0" : "+r"(s0) : "r"(b01), "r"(g));
@@ -345,7 +351,7 @@ static void sum_four_h(const lmcu_layer_t *l, const float *words, int64_t *sum)
 }
 
 /* h[j] = gamma * sum_o B[o,j] * G[o], rounded at random to h_limit */
-static void make_h(lmcu_layer_t *l, const float *words, int32_t position)
+static void make_h(lmcu_layer_t *l, int32_t position)
 {
     const int32_t rank = l->f.rank;
     int64_t sum[LMCU_MAX_RANK];
@@ -353,9 +359,9 @@ static void make_h(lmcu_layer_t *l, const float *words, int32_t position)
         sum[j] = 0;
     }
     if (rank == 4) {
-        sum_four_h(l, words, sum);
+        sum_four_h(l, sum);
     } else {
-        sum_h(l, words, sum);
+        sum_h(l, sum);
     }
     for (int32_t j = 0; j < rank; ++j) {
         const uint32_t index = (uint32_t)(position * rank + j);
@@ -405,7 +411,7 @@ static void add_da_once(float *restrict da, int32_t h, lmcu_unit_t unit, const i
     }
 }
 
-void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, const int16_t *patch)
+void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const int16_t *patch)
 {
     const int32_t rank = l->f.rank, k = l->k;
     int32_t t[LMCU_MAX_RANK];
@@ -415,13 +421,13 @@ void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, c
         t[j] = (int32_t)((int64_t)t[j] * l->lora->step_whole >> 15);
     }
     if (!l->da) {
-        add_db_once(l, words, t);
+        add_db_once(l, t);
     } else if (rank == 4) {
-        add_four_db(l, words, t);
+        add_four_db(l, t);
     } else {
-        add_db(l, words, t);
+        add_db(l, t);
     }
-    make_h(l, words, position);
+    make_h(l, position);
     float *gradients = lmcu_model.gradients + l->lora->a_offset;
     for (int32_t j = 0; j < rank; ++j) {
         const int32_t h = (l->h[j] * l->lora->input_whole + (1 << 14)) >> 15;
@@ -436,12 +442,12 @@ void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, c
 /* ---- W^T V + A^T h ---- */
 
 /* val[i] += the rows of `rows` <= 4 listed outputs, times their V, of columns from `first` on */
-LMCU_INLINE void add_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t first, int32_t zero_point,
+LMCU_INLINE void add_rows(const lmcu_layer_t *l, const uint16_t *list, int32_t rows, int32_t first, int32_t zero_point,
                           int32_t *restrict val)
 {
     for (int32_t r = 0; r < rows; ++r) {
-        const int8_t *w = l->weights + (intptr_t)(list[r] >> 16) * l->k;
-        const int32_t v = (int16_t)list[r];
+        const int8_t *w = l->weights + (intptr_t)list[r] * l->k;
+        const int32_t v = lmcu_word_v(l->row[list[r]]);
         for (int32_t i = first; i < l->k; ++i) {
             val[i] += v * (w[i] - zero_point);
         }
@@ -456,16 +462,23 @@ LMCU_INLINE void add_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t r
     "smlat" half " %[s2], %[y], %[" v "], %[s2]\n\tsmlat" half " %[s3], %[x], %[" v "], %[s3]\n\t"
 
 /* add_rows of four rows, whole groups of columns: k & ~3 of them. Rows that are not there have V = 0. */
-static void add_four_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+static void add_four_rows(const lmcu_layer_t *l, const uint16_t *list, int32_t rows, int32_t *val)
 {
-    uint32_t at[4] = {list[0], list[0] & 0xffff0000u, list[0] & 0xffff0000u, list[0] & 0xffff0000u};
-    for (int32_t r = 1; r < rows; ++r) {
-        at[r] = list[r];
-    }
     const int32_t k = l->k;
-    const int8_t *w0 = l->weights + (at[0] >> 16) * (uint32_t)k, *w1 = l->weights + (at[1] >> 16) * (uint32_t)k;
-    const int8_t *w2 = l->weights + (at[2] >> 16) * (uint32_t)k, *w3 = l->weights + (at[3] >> 16) * (uint32_t)k;
-    const uint32_t v01 = (at[0] & 0xffffu) | at[1] << 16, v23 = (at[2] & 0xffffu) | at[3] << 16;
+    const int8_t *w0 = l->weights + (intptr_t)list[0] * k, *w1 = w0, *w2 = w0, *w3 = w0;
+    uint32_t v01 = lmcu_float_bits(l->row[list[0]]) >> 16, v23 = 0;
+    if (rows > 1) {
+        w1 = l->weights + (intptr_t)list[1] * k;
+        v01 |= lmcu_float_bits(l->row[list[1]]) & 0xffff0000u;
+    }
+    if (rows > 2) {
+        w2 = l->weights + (intptr_t)list[2] * k;
+        v23 = lmcu_float_bits(l->row[list[2]]) >> 16;
+    }
+    if (rows > 3) {
+        w3 = l->weights + (intptr_t)list[3] * k;
+        v23 |= lmcu_float_bits(l->row[list[3]]) & 0xffff0000u;
+    }
     int32_t *const end = val + (k & ~3);
     int32_t s0, s1, s2, s3, x, y;
     if (val == end) {
@@ -482,7 +495,7 @@ static void add_four_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t r
 }
 #undef ROW
 
-static void add_listed(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+static void add_listed(const lmcu_layer_t *l, const uint16_t *list, int32_t rows, int32_t *val)
 {
     if (l->weight_zero_point != 0) {
         add_rows(l, list, rows, 0, l->weight_zero_point, val);
@@ -509,17 +522,18 @@ LMCU_INLINE void group_of_four(const int16_t *a, uint32_t h01, uint32_t h23, int
 }
 #else
 /* Four rows at once: val is loaded and stored once for four products. */
-static void add_four_rows(const lmcu_layer_t *l, const uint32_t *list, int32_t *restrict val)
+static void add_four_rows(const lmcu_layer_t *l, const uint16_t *list, int32_t *restrict val)
 {
-    const int8_t *w0 = l->weights + (intptr_t)(list[0] >> 16) * l->k, *w1 = l->weights + (intptr_t)(list[1] >> 16) * l->k;
-    const int8_t *w2 = l->weights + (intptr_t)(list[2] >> 16) * l->k, *w3 = l->weights + (intptr_t)(list[3] >> 16) * l->k;
-    const int32_t v0 = (int16_t)list[0], v1 = (int16_t)list[1], v2 = (int16_t)list[2], v3 = (int16_t)list[3];
+    const int8_t *w0 = l->weights + (intptr_t)list[0] * l->k, *w1 = l->weights + (intptr_t)list[1] * l->k;
+    const int8_t *w2 = l->weights + (intptr_t)list[2] * l->k, *w3 = l->weights + (intptr_t)list[3] * l->k;
+    const int32_t v0 = lmcu_word_v(l->row[list[0]]), v1 = lmcu_word_v(l->row[list[1]]);
+    const int32_t v2 = lmcu_word_v(l->row[list[2]]), v3 = lmcu_word_v(l->row[list[3]]);
     for (int32_t i = 0; i < l->k; ++i) {
         val[i] += v0 * w0[i] + v1 * w1[i] + v2 * w2[i] + v3 * w3[i];
     }
 }
 
-static void add_listed(const lmcu_layer_t *l, const uint32_t *list, int32_t rows, int32_t *val)
+static void add_listed(const lmcu_layer_t *l, const uint16_t *list, int32_t rows, int32_t *val)
 {
     if (l->weight_zero_point != 0) {
         add_rows(l, list, rows, 0, l->weight_zero_point, val);

@@ -73,7 +73,8 @@ typedef struct {
     const int8_t *weights;    /* [m][k] */
     int32_t weight_zero_point, positions, k, m;
     float *words;             /* G in the low half, V in the high half, of [rows][m] outputs: in the place of dy, or one row */
-    uint32_t *list;           /* outputs of the current position that have a gradient: index << 16 | V */
+    const float *row;         /* the current position's words */
+    uint16_t *list;           /* its outputs that have a gradient */
     int32_t count;
     int32_t *da, *db;         /* [rank][k], [m][rank] sums over the positions; NULL where there is one position */
     lmcu_unit_t da_unit, db_unit, value_unit;
@@ -118,14 +119,14 @@ LMCU_INLINE int lmcu_is_masked(int32_t g, int32_t y, const lmcu_clamp_t *clamp)
            (y <= clamp->act_min && (clamp->min_is_bound != 0 || g > 0));
 }
 
-/* Begins with lora, weights, weight_zero_point, positions, k, m, words set and `sums`: 4 * (m + rank * (k + m)) bytes, or 4 * m
+/* Begins with lora, weights, weight_zero_point, positions, k, m, words set and `sums`: 4 * rank * (k + m) + 2 * m bytes, or 2 * m
  * where there is no adapter or one position. rows: 1 where all positions share a gradient. */
 lmcu_gradient_t lmcu_layer_begin(lmcu_layer_t *l, const lmcu_block_t *block, const float *dy, int32_t rows, void *sums);
 /* Lists what masking leaves of one position; 0: nothing. */
 int32_t lmcu_layer_list(lmcu_layer_t *l, const float *words, const int8_t *y, const lmcu_clamp_t *clamp);
-/* dB, h and dA of one position. */
-void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const float *words, const int16_t *patch);
-/* val [k] = W^T V + A^T h of one position, in value_unit */
+/* dB, h and dA of the listed position. */
+void lmcu_layer_adapter(lmcu_layer_t *l, int32_t position, const int16_t *patch);
+/* val [k] = W^T V + A^T h of the listed position, in value_unit */
 void lmcu_layer_values(const lmcu_layer_t *l, int32_t *val);
 /* Adds the sums to the gradient buffers. */
 void lmcu_layer_end(const lmcu_layer_t *l);

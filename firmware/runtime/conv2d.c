@@ -257,7 +257,7 @@ static int add_to_biases(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const 
 {
     int small = 1;
     for (int32_t i = 0; i < n; ++i, to += p->out_c) {
-        small = lmcu_lora_bias(f, t + i, p->bias, to) && small;
+        small = lmcu_lora_bias(f, t + i, p->bias, 0, p->out_c, to) && small;
     }
     for (int32_t i = n; small && i-- > 0;) {
         to -= p->out_c;
@@ -448,13 +448,13 @@ static void clear(float *dx, int32_t count)
 }
 
 /* One position whose outputs are listed. `in_place`: dx, of a 1 x 1 kernel, takes the memory of the words, which are read before. */
-static void backward_position(const lmcu_conv2d_t *p, lmcu_layer_t *l, const scratch_t *s, const int8_t *x, const float *words,
-                              int32_t oy, int32_t ox, float *dx, int in_place)
+static void backward_position(const lmcu_conv2d_t *p, lmcu_layer_t *l, const scratch_t *s, const int8_t *x, int32_t oy,
+                              int32_t ox, float *dx, int in_place)
 {
     int32_t *val = (int32_t *)(void *)s->rest;
     if (l->lora) {
         load_patch(p, x, oy, ox, s->bytes, s->patch, LMCU_GROUP);
-        lmcu_layer_adapter(l, oy * p->out_w + ox, words, s->patch);
+        lmcu_layer_adapter(l, oy * p->out_w + ox, s->patch);
     }
     if (!dx) {
         return;
@@ -484,7 +484,7 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
     }
     for (int32_t position = 0, oy = 0, ox = 0; found == LMCU_GRADIENT_READY && position < positions; ++position, y += m) {
         if (lmcu_layer_list(&l, words, y, &p->clamp) != 0) {
-            backward_position(p, &l, &s, x, words, oy, ox, dx, in_place);
+            backward_position(p, &l, &s, x, oy, ox, dx, in_place);
         } else if (in_place) {
             clear(dx + (intptr_t)position * k, k);
         }

@@ -8,10 +8,6 @@
 #include "matvec.h"
 #include "requant.h"
 
-#if LMCU_NUMERICS_I16
-enum { SMALL_K = 16384 }; /* so many products of an int8 weight with a patch value stay below 2^29 */
-#endif
-
 /* patch = x - z_x */
 static void load_patch(const lmcu_dense_t *p, const int8_t *x, int16_t *patch)
 {
@@ -52,15 +48,14 @@ static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const 
     }
 }
 
-/* One row: y [m]. f and t are NULL without an adapter, or where `bias` holds what it adds. */
+/* Outputs [o, end) of one row: y [m]. f and t are NULL without an adapter, or where `bias`, of output o, holds what it adds. */
 static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias,
-                        const int16_t *patch, int8_t *y)
+                        const int16_t *patch, int32_t too_much, int32_t o, int32_t end, int8_t *y)
 {
-    const int32_t too_much = excess(p, patch);
-    for (int32_t o = 0; o < p->m; o += 4) {
-        const int32_t rows = p->m - o < 4 ? p->m - o : 4;
+    for (; o < end; o += 4, bias += bias ? 4 : 0) {
+        const int32_t rows = end - o < 4 ? end - o : 4;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias ? bias + o : 0, p->k, rows, acc);
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias, p->k, rows, acc);
         for (int32_t i = 0; too_much != 0 && i < rows; ++i) {
             acc[i] -= too_much;
         }
@@ -71,6 +66,27 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lm
     }
 }
 
+#if LMCU_NUMERICS_I16
+enum { SMALL_K = 16384 }; /* so many products of an int8 weight with a patch value stay below 2^29 */
+enum { BLOCK = 64 };      /* outputs whose biases take in what the adapter adds at a time */
+
+/* One row of an adapted layer, whose weights have no zero point. */
+static void forward_in_blocks(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patch,
+                              int8_t *y)
+{
+    int32_t with_delta[BLOCK];
+    for (int32_t o = 0; o < p->m; o += BLOCK) {
+        const int32_t count = p->m - o < BLOCK ? p->m - o : BLOCK;
+        const int32_t *bias = p->bias ? p->bias + o : 0;
+        if (lmcu_lora_bias(f, t, bias, o, count, with_delta)) {
+            forward_row(p, 0, t, with_delta, patch, 0, o, o + count, y);
+        } else {
+            forward_row(p, f, t, bias, patch, 0, o, o + count, y);
+        }
+    }
+}
+#endif
+
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
     int16_t *patch = scratch;
@@ -80,20 +96,18 @@ void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const in
         f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
-        const lmcu_factors_t *beside = lora ? &f : 0; /* what is not in the biases */
-        const int32_t *bias = p->bias;
         load_patch(p, x, patch);
+        const int32_t too_much = excess(p, patch);
         if (lora) {
             lmcu_lora_project(&f, patch, LMCU_GROUP, &t);
         }
 #if LMCU_NUMERICS_I16
-        int32_t *with_delta = (int32_t *)(void *)(patch + lmcu_patch_length(p->k));
-        if (lora && p->k <= SMALL_K && lmcu_lora_bias(&f, &t, p->bias, with_delta)) {
-            beside = 0;
-            bias = with_delta;
+        if (lora && p->k <= SMALL_K) {
+            forward_in_blocks(p, &f, &t, patch, y);
+            continue;
         }
 #endif
-        forward_row(p, beside, &t, bias, patch, y);
+        forward_row(p, lora ? &f : 0, &t, p->bias, patch, too_much, 0, p->m, y);
     }
 }
 
@@ -149,7 +163,7 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
         }
         if (lora) {
             load_patch(p, x, patch);
-            lmcu_layer_adapter(&l, row, dy, patch);
+            lmcu_layer_adapter(&l, row, patch);
         }
         if (dx) {
             lmcu_layer_values(&l, val);

@@ -27,9 +27,10 @@ typedef struct {
 } lmcu_projection_t;
 
 void lmcu_lora_tables(void); /* after every change of the factors */
-/* with_delta [m] = bias + what the adapter adds to one position's accumulators; bias may be NULL. Whether every one's abs is below 2^29, so
+/* with_delta [count] = bias + what the adapter adds to one position's accumulators of outputs from `first` on; bias may be NULL. Whether every one's abs is below 2^29, so
  * that sums of products below 2^29 on top stay below 2^30. */
-int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *with_delta);
+int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                   int32_t *with_delta);
 /* t[j] = sum_k A[j,k] * patch[k], exact */
 void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t);
 #else

@@ -301,15 +301,15 @@ LMCU_INLINE void add(const lmcu_factors_t *f, int32_t rank2, const lmcu_projecti
 
 /* The outputs whose exponents are above `least`; what wraps around is not small. */
 static uint32_t bias_of_some(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t least, const int32_t *bias,
-                             int32_t *with_delta)
+                             int32_t first, int32_t count, int32_t *with_delta)
 {
     uint32_t any = 0;
-    for (int32_t o = 0; o < f->lora->m; ++o) {
+    for (int32_t i = 0, o = first; i < count; ++i, ++o) {
         const int32_t exponent = f->lora->c_exponent[o];
         if (exponent > least) {
             const int32_t scaled = high_product(product(f->b + o * f->rank2, t->t, f->rank2), f->lora->c[o]);
-            const uint32_t sum = (bias ? (uint32_t)bias[o] : 0u) + (uint32_t)to_steps(scaled, t->half - exponent);
-            with_delta[o] = (int32_t)sum;
+            const uint32_t sum = (bias ? (uint32_t)bias[i] : 0u) + (uint32_t)to_steps(scaled, t->half - exponent);
+            with_delta[i] = (int32_t)sum;
             any |= sum + 0x20000000u;
         }
     }
@@ -318,11 +318,12 @@ static uint32_t bias_of_some(const lmcu_factors_t *f, const lmcu_projection_t *t
 
 #if LMCU_DSP
 /* Rank 3 or 4; where a result would have to be enlarged, the bias alone. */
-static uint32_t bias_of_four(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *to)
+static uint32_t bias_of_four(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first,
+                             int32_t count, int32_t *to)
 {
-    const int16_t *b = f->b;
-    const int32_t *c = f->lora->c, *const end = to + f->lora->m;
-    const int8_t *exponent = f->lora->c_exponent;
+    const int16_t *b = f->b + 4 * first;
+    const int32_t *c = f->lora->c + first, *const end = to + count;
+    const int8_t *exponent = f->lora->c_exponent + first;
     const uint32_t t01 = lmcu_load_word(t->t), t23 = lmcu_load_word(t->t + 2);
     uint32_t any = 0, s, x, y;
     __asm__ volatile("1:\n\tldrd %[x], %[y], [%[b]], #8\n\tsmuad %[s], %[x], %[t01]\n\tldr %[x], [%[c]], #4\n\t"
@@ -338,18 +339,19 @@ static uint32_t bias_of_four(const lmcu_factors_t *f, const lmcu_projection_t *t
 }
 #endif
 
-int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t *with_delta)
+int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                   int32_t *with_delta)
 {
     uint32_t any = 0;
     int32_t done = -256; /* up to this exponent */
 #if LMCU_DSP
     if (f->rank2 == 4 && bias) {
-        any = bias_of_four(f, t, bias, with_delta);
+        any = bias_of_four(f, t, bias, first, count, with_delta);
         done = t->half;
     }
 #endif
     if (done < f->lora->c_top) { /* of channels whose weights hardly have a scale */
-        any |= bias_of_some(f, t, done, bias, with_delta);
+        any |= bias_of_some(f, t, done, bias, first, count, with_delta);
     }
     return any < 0x40000000u;
 }

@@ -92,9 +92,11 @@ def output_factors(c: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[n
     return np.ldexp(mantissa, 31).astype(np.int32), np.clip(exponent + 1, -128, 127).astype(np.int8)
 
 
-def forward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation, many: int) -> int:
-    """Scratch beyond patches: the biases of ``many`` positions with what the adapter adds."""
-    return 4 * many * graph.tensors[op.weights].shape[0] if adaptation.of(op) is not None else 0
+def forward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
+    """Scratch beyond patches: a convolution's biases with what the adapter adds, of two positions."""
+    if isinstance(op, Dense) or adaptation.of(op) is None:
+        return 0
+    return 8 * graph.tensors[op.weights].shape[0]
 
 
 def backward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
@@ -102,7 +104,7 @@ def backward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> 
     weights = graph.tensors[op.weights]
     m, k = weights.shape[0], weights.elements // weights.shape[0]
     sums = adaptation.of(op) is not None and positions(op, graph) > 1
-    return 4 * m + (4 * adaptation.rank * (k + m) if sums else 0)
+    return _up(2 * m, 4) + (4 * adaptation.rank * (k + m) if sums else 0)
 
 
 def _up(value: int, multiple: int) -> int:

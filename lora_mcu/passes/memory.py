@@ -65,9 +65,8 @@ def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation, numerics: str)
         return align4(2 * geometry.depth) + 4 * geometry.columns
     if not isinstance(op, Conv2D | Dense):
         return 0
-    many = 2 if isinstance(op, Conv2D) else 1
-    own = _expanded(op, graph, adaptation) if numerics == "f32" else blocks.forward_bytes(op, graph, adaptation, many)
-    return _patches(op, graph, many) + own
+    own = _expanded(op, graph, adaptation) if numerics == "f32" else blocks.forward_bytes(op, graph, adaptation)
+    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + own
 
 
 def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation, numerics: str) -> int:

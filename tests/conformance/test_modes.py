@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode i16 against mode f32: the same base, adapters that act alike, gradients that point the same way, equal accuracy."""
+"""Mode i16 held to mode f32: the same base, alike outputs, gradients that point the same way, equal accuracy."""
 
 from __future__ import annotations
 
