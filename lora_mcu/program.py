@@ -302,7 +302,7 @@ def _program(
     known: stripes.Schedules,
     place: bool,
 ) -> Program:
-    costs = estimate.costs(graph, split, backward, adaptation)
+    costs = estimate.costs(graph, split, backward, adaptation, options.numerics)
     at = cut.choose(graph, split, adaptation, costs, options.cache)
     plan = memory.plan(
         graph, split, backward, adaptation, gradients_in_arena=options.max_batch == 1, depth_first=options.depth_first,

@@ -129,7 +129,9 @@ class Report:
 
     @classmethod
     def make(cls, program: Program, constants: dict[str, int]) -> Report:
-        layers = estimate.costs(program.graph, program.split, program.backward, program.adaptation)
+        layers = estimate.costs(
+            program.graph, program.split, program.backward, program.adaptation, program.info.numerics
+        )
         kinds = {layer.kind for layer in layers}
         config = runtime_config()
         sram = {symbol.name: symbol.nbytes for symbol in program.memory}
@@ -151,7 +153,7 @@ class Report:
             adapter_slots=program.board.adapter_slots(2 * info.parameters), saved_samples=saved,
             slots_beside_samples=program.board.adapter_slots(2 * info.parameters, saved_bytes),
             arena_lower_bound=plan.lower_bound, layers=layers,
-            update_instructions=estimate.update_instructions(program.adaptation),
+            update_instructions=estimate.update_instructions(program.adaptation, program.info.numerics),
             record=_record(program), cached=info.cached, prefix_instructions=program.cut.skipped,
             states=[{"name": t.name, "shape": list(t.shape), "bytes": t.nbytes}
                     for t in map(program.graph.tensors.__getitem__, program.graph.states)],

@@ -16,13 +16,25 @@ from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
 from lora_mcu.passes.views import views
 
-# instructions per multiply-accumulate: int8 forward, depthwise, float W^T g, the adapter's own float products
-_INT8, _DEPTHWISE, _TRANSPOSED, _FACTOR = 1.4, 3.6, 5.0, 7.0
+_INT8, _DEPTHWISE = 1.4, 3.6  # instructions per multiply-accumulate forward
 _PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
 _PER_ELEMENT = 12.0  # everything that is not a product, an output element
-_PER_ADAPTED = 65.0  # an adapted output element: its share of the accumulator, rounded
 _PER_MOVED_BYTE, _PER_ROW = 1.25, 600.0  # depth-first execution: memmove by words, a kernel called for one row
-_UPDATE = 55.0  # a parameter and step: checks, momentum, stochastic rounding
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Instructions: a multiply-accumulate of W^T g and of the adapter, an adapted output (its share of the accumulator),
+    an output on the way back, a parameter and step (checks, stochastic rounding, the tables of mode i16)."""
+
+    transposed: float
+    factor: float
+    adapted: float
+    returned: float
+    update: float
+
+
+_MODES = {"f32": _Mode(3.0, 4.0, 36.0, 12.0, 40.0), "i16": _Mode(1.5, 1.7, 20.0, 60.0, 60.0)}
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,11 @@ class LayerCost:
         return {**vars(self), "shape": list(self.shape)}
 
 
-def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation) -> list[LayerCost]:
+def costs(
+    graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Adaptation, numerics: str
+) -> list[LayerCost]:
     """One LayerCost an operator, in execution order."""
+    mode = _MODES[numerics]
     into = {id(b.op): b.into for b in backward}
     names = graph.layer_names()
     roots = views(graph)
@@ -60,14 +75,16 @@ def costs(graph: Graph, split: Split, backward: list[BackwardOp], adaptation: Ad
         project = positions * adaptation.rank * layer.k if layer else 0
         expand = positions * adaptation.rank * layer.m if layer else 0
         elements = 0 if isinstance(op, Reshape) else y.elements
-        forward = macs * per + (project + expand) * _FACTOR + elements * _PER_ELEMENT
-        forward += elements * _PER_ADAPTED if layer else 0
+        forward = macs * per + (project + expand) * mode.factor + elements * _PER_ELEMENT
+        forward += elements * mode.adapted if layer else 0
         is_back = id(op) in into
         down = macs if is_back and into[id(op)] and isinstance(op, _PRODUCTS) else 0
         if is_back and isinstance(op, Matmul):
             down = macs * len(into[id(op)])  # a and b, or one of them
         factors = 2 * project + 2 * expand + (project if is_back and into[id(op)] else 0) if is_back else 0
-        back = down * _TRANSPOSED + factors * _FACTOR + (elements * _PER_ELEMENT if is_back else 0)
+        back = down * mode.transposed + factors * mode.factor
+        if is_back:
+            back += elements * (mode.returned if isinstance(op, Conv2D | Dense | Depthwise) else _PER_ELEMENT)
         weights = graph.tensors[op.weights].nbytes if isinstance(op, _PRODUCTS) else 0
         kept = sum(graph.tensors[i].nbytes for i in op.outputs if i in saved)  # views of it count as it
         out.append(
@@ -82,6 +99,6 @@ def moving_instructions(stripe: Stripe) -> int:
     return round(stripe.schedule.moved_bytes * _PER_MOVED_BYTE + len(stripe.schedule.order) * _PER_ROW)
 
 
-def update_instructions(adaptation: Adaptation) -> int:
+def update_instructions(adaptation: Adaptation, numerics: str) -> int:
     """Estimated instructions of one update of all factors."""
-    return round(adaptation.parameters * _UPDATE)
+    return round(adaptation.parameters * _MODES[numerics].update)

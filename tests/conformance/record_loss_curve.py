@@ -39,7 +39,7 @@ def record() -> dict[str, Any]:
     from lora_mcu import Adapter
     from lora_mcu.random_bits import initial_a
 
-    program = lora_mcu.compile(ROOT / "examples" / "har" / "har.tflite", board="native", adapt="all")
+    program = lora_mcu.compile(ROOT / "examples" / "har" / "har.tflite", board="native", adapt="all", numerics="f32")
     info, graph = program.info, StraightThrough(program)
     r = info.rank
     parts = []

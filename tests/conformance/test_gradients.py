@@ -56,7 +56,7 @@ def _check(got: dict[str, Array], want: dict[str, Array], a_is_zero: bool) -> No
 
 
 def _gradients_agree(path: Path, loss: str = "auto", real: Array | None = None) -> None:
-    program = lora_mcu.compile(path, board="native", adapt="all", loss=loss)
+    program = lora_mcu.compile(path, board="native", adapt="all", loss=loss, numerics="f32")  # i16: test_modes.py
     twin, reference, graph = program.twin(), Reference(program), StraightThrough(program)
     oracle = Oracle(for_oracle(path), keep_all=True)
     x, labels = _samples(program, oracle, real)
@@ -185,7 +185,9 @@ def test_finite_differences(tmp_path: Path) -> None:
     rounding averages out over samples, outputs and a wide difference.
     """
     _smooth_model(tmp_path / "smooth.tflite")
-    program = lora_mcu.compile(tmp_path / "smooth.tflite", board="native", adapt="all", rank=2, loss="mse")
+    program = lora_mcu.compile(
+        tmp_path / "smooth.tflite", board="native", adapt="all", rank=2, loss="mse", numerics="f32"
+    )
     twin, graph = program.twin(), StraightThrough(program, quantized=False)
     rng = np.random.default_rng(4)
     x = np.clip(np.rint(rng.normal(0, 25, (N, K))), -80, 80).astype(np.int8)

@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 
 def test_losses_follow_tensorflow(har_model: Path) -> None:
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))
-    program = lora_mcu.compile(har_model, board="native", adapt="all")
+    program = lora_mcu.compile(har_model, board="native", adapt="all", numerics="f32")
     assert recorded["model_sha256"] == program.info.model_sha256, f"record again: {recorded['command']}"
     assert recorded["settings"] == SETTINGS
     twin = program.twin()

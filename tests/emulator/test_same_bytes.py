@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from projects import HAR, Compiled, compile_and_build
 
 import lora_mcu
+from lora_mcu.passes.blocks import NUMERICS
 from lora_mcu.session.learner import Learner
 from lora_mcu.twin import Twin
 
@@ -77,23 +78,20 @@ def test_a_reset_twin_gives_the_same_bytes_again(har: Compiled, windows: Samples
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new"),
+    ("numerics", "file", "old", "new"),
     [
-        ("include/random.h", "0x846ca68bu", "0x846ca68au"),  # the generator: one bit of a constant
-        (
-            "src/runtime/lora.c",
-            "return lmcu_nearest(l)",
-            "return lmcu_nearest(l) ^ 1",
-        ),  # a kernel: its sum
+        ("i16", "include/random.h", "0x846ca68bu", "0x846ca68au"),  # the generator: one bit of a constant
+        ("i16", "src/runtime/lora_i16.c", "(int16_t)(t[j] >> shift)", "(int16_t)((t[j] >> shift) ^ 1)"),  # kernels
+        ("i16", "src/runtime/block.c", "add_high(s3, t3, g)", "add_high(s3, t3, g) ^ 1"),
+        ("f32", "src/runtime/lora.c", "return lmcu_nearest(l)", "return lmcu_nearest(l) ^ 1"),
     ],
 )
-def test_one_planted_bit_changes_the_bytes(
-    file: str, old: str, new: str, har: Compiled, windows: Samples, tuned: bytes
-) -> None:
-    files = har.program.files()
+def test_one_planted_bit_changes_the_bytes(numerics: str, file: str, old: str, new: str, windows: Samples) -> None:
+    program = lora_mcu.compile(HAR, board="netduinoplus2", adapt="all", numerics=numerics)
+    files = program.files()
     assert files[file].count(old.encode()) >= 1
-    planted = Twin.from_files({**files, file: files[file].replace(old.encode(), new.encode())}, har.program.info)
-    assert tune(planted, windows) != tuned
+    planted = Twin.from_files({**files, file: files[file].replace(old.encode(), new.encode())}, program.info)
+    assert tune(planted, windows) != tune(program.twin(), windows)
 
 
 # ---- a thousand steps of a small model on every kind of core ----
@@ -101,14 +99,17 @@ def test_one_planted_bit_changes_the_bytes(
 CORES = ("netduinoplus2", "mps2_an500", "mps3_an547", "esp32_c3_devkitm_1", "native")  # M4, M7, M55, RV32, this one
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compiled]:
-    """The small model built for each of CORES."""
+@pytest.fixture(scope="module", params=NUMERICS)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compiled]:
+    """The small model built for each of CORES, in each mode."""
+    mode = request.param
     folder = tmp_path_factory.mktemp("small")
     model = folder / "small.tflite"
     model.write_bytes(same_bytes.small_model())
     with ThreadPoolExecutor(2) as pool:
-        built = pool.map(lambda board: compile_and_build(folder / board, model, board, adapt="all", rank=2), CORES)
+        built = pool.map(
+            lambda board: compile_and_build(folder / board, model, board, adapt="all", rank=2, numerics=mode), CORES
+        )
         return dict(zip(CORES, built, strict=True))
 
 

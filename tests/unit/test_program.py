@@ -83,7 +83,7 @@ def test_a_limit_of_sram_takes_the_first_regions() -> None:
 
 def test_an_array_larger_than_any_region_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     board = boards.load("feather_stm32f405")
-    sizes = {"sram": 14_976, "ccm": 22_024}
+    sizes = {"sram": 10_000, "ccm": 31_088}
     small = replace(board, memory=tuple(replace(m, size=sizes.get(m.name, m.size)) for m in board.memory))
     monkeypatch.setattr(boards, "load", lambda name: small)
     with pytest.raises(BoardError, match=r"in one piece \(lmcu_\w+\), and the regions of feather_stm32f405"):
@@ -164,11 +164,13 @@ def test_auto_takes_the_largest_set_that_fits_and_says_so(models_dir: Path) -> N
 
 @pytest.mark.parametrize("name", ["mlperf_vww_96_int8", "tinymaix_mbnet128_025_q"])
 def test_mobilenets_train_within_128_kb(name: str, models_dir: Path) -> None:
-    program = lora_mcu.compile(models_dir / f"{name}.tflite", board="netduinoplus2", max_batch=1, momentum=False)
+    """In mode f32, which takes the least memory: mode i16 keeps 2 bytes more a parameter."""
+    lean = {"max_batch": 1, "momentum": False, "numerics": "f32"}
+    program = lora_mcu.compile(models_dir / f"{name}.tflite", board="netduinoplus2", **lean)
     report = program.report()
     assert report.sram_bytes <= 128 * 1024 and len(report.adapt) >= 4
     whole = {"depth_first": False, "adapt": ",".join(report.adapt), "rank": report.rank}
-    host = lora_mcu.compile(models_dir / f"{name}.tflite", board="native", max_batch=1, momentum=False, **whole)
+    host = lora_mcu.compile(models_dir / f"{name}.tflite", board="native", **lean, **whole)
     assert report.sram["lmcu_arena"] <= host.report().sram["lmcu_arena"]
 
 
@@ -176,7 +178,7 @@ def test_mobilenets_train_within_128_kb(name: str, models_dir: Path) -> None:
     ("limits", "layers", "rank"),
     [
         ({}, 4, 4),
-        ({"sram": 32_000}, 4, 3),
+        ({"sram": 36_000}, 4, 3),
         ({"sram": 25_000}, 3, 2),
         ({"rank": 1, "sram": 25_000}, 4, 1),
         ({"max_step_macs": 170_000}, 4, 2),
