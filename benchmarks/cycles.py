@@ -204,12 +204,13 @@ def profile(model: Path, board: str, **arguments: Any) -> dict[str, Spent]:
         return found
 
 
-def measure(name: str, model: Path, top: int, console: Console) -> dict[str, Any]:
+def measure(name: str, model: Path, numerics: str, top: int, console: Console) -> dict[str, Any]:
     board = BOARDS.get(name, bench.BOARD)
     base = profile(model, board, adapt="none")["inference"]
-    found = {"base": base, **profile(model, board, adapt="all")}
+    found = {"base": base, **profile(model, board, adapt="all", numerics=numerics)}
     figures = {work: spent.to_dict(BATCH if work == "batch" else 1) for work, spent in found.items()}
-    table = Table(title=f"{name} on {board}, all layers adapted: executed instructions and estimated cycles")
+    title = f"{name}, {numerics}, on {board}, all layers adapted: executed instructions and estimated cycles"
+    table = Table(title=title)
     for column in ("work", "function", "instructions", "cycles", "over base"):
         table.add_column(column, justify="left" if column in ("work", "function") else "right")
     for work, spent in found.items():
@@ -219,7 +220,7 @@ def measure(name: str, model: Path, top: int, console: Console) -> dict[str, Any
         for function, cycles in spent.cycles.most_common(top):
             table.add_row("", function, f"{spent.instructions[function] // share:,}", f"{cycles // share:,}", "")
     console.print(table)
-    return {"name": name, "board": board, **figures}
+    return {"name": name, "numerics": numerics, "board": board, **figures}
 
 
 def main() -> int:
@@ -236,10 +237,10 @@ def main() -> int:
             if options.only not in (None, name):
                 continue
             if model.is_file():
-                results.append(measure(name, model, options.top, console))
+                results += [measure(name, model, numerics, options.top, console) for numerics in bench.MODES]
             else:
                 console.print(f"not measured: {name} (no {model.name} under LORA_MCU_MODELS)")
-    if len(results) == len(bench.CASES) + 1:
+    if len(results) == len(bench.MODES) * (len(bench.CASES) + 1):
         RESULTS.write_text(json.dumps({"compiler": bench.compiler(), "models": results}, indent=1) + "\n")
     return 0
 

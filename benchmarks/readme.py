@@ -28,7 +28,7 @@ REACH = {
 }  # fmt: skip
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 _ROW = re.compile(r"^\| .* layers\) \|.*\n", re.M)
-_TABLES = {"kernels": 5, "training": 6, "cycles": 8}  # of docs/performance.md, by their columns
+_TABLES = {"kernels": 5, "training": 7, "cycles": 9}  # of docs/performance.md, by their columns
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -70,6 +70,7 @@ def table(results: dict[str, Any]) -> str:
         f"| {r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers) | {r['flash_bytes']:,} | "
         f"{r['training_sram_bytes']:,} | {r['step_instructions_batch1']:,} |\n"
         for r in results["models"]
+        if r["numerics"] == "i16"
     )
 
 
@@ -81,7 +82,8 @@ def rows(text: str) -> str:
 def training_table(results: dict[str, Any]) -> str:
     """The rows of docs/performance.md on training from results.json."""
     return "".join(
-        f"| {r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers) | {r['inference_instructions']:,} | "
+        f"| {r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers) | {r['numerics']} | "
+        f"{r['inference_instructions']:,} | "
         f"{r['step_instructions_per_sample_batch8']:,} | "
         f"{r['step_instructions_per_sample_batch8'] / r['inference_instructions']:.2f} | "
         f"{r['step_instructions_batch1']:,} | {r['training_sram_bytes']:,} |\n"
@@ -108,7 +110,8 @@ def cycle_table(results: dict[str, Any]) -> str:
         base, with_adapter, step = (r[work]["instructions"] for work in ("base", "inference", "batch"))
         cycles = " | ".join(f"{r[work]['cycles']:,}" for work in ("base", "inference", "batch"))
         rows.append(
-            f"| {r['name']} | {base:,} | {with_adapter:,} | {with_adapter / base:.2f} | {step:,} | {cycles} |\n"
+            f"| {r['name']} | {r['numerics']} | {base:,} | {with_adapter:,} | {with_adapter / base:.2f} | "
+            f"{step:,} | {cycles} |\n"
         )
     return "".join(rows)
 

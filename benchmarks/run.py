@@ -36,13 +36,15 @@ ROOT = HERE.parent
 RESULTS = HERE / "results.json"
 MODELS = Path(os.environ.get("LORA_MCU_MODELS", ROOT.parent / "shared" / "models"))
 BOARD = "netduinoplus2"
+MODES = ("i16", "f32")
 CASES = {
     "HAR demo": ROOT / "examples" / "har" / "har.tflite",
     "MLPerf Tiny KWS": MODELS / "mlperf_kws_ref_model.tflite",
     "MLPerf Tiny AD": MODELS / "mlperf_ad01_int8.tflite",
 }
 MLP = "MLP 128-48-32-10"
-RATIO_TARGET = 3.2  # a training sample at batch 8 over the model's own inference, mode f32
+RATIO_TARGET = {"i16": 2.6, "f32": 3.2}  # a training sample at batch 8 over the model's own inference
+LEAN = {MLP: {"momentum": False}}  # as AIfES trains it: plain SGD, no buffer for momentum
 TIMEOUT_S = 200
 TOLERANCE = 0.02
 OWN_BYTES = 64  # of SRAM that main.c takes, where a plan would use all
@@ -99,11 +101,12 @@ def listen(url: str, go: bytes = b"g") -> list[tuple[str, int, int]]:
     raise SystemExit(f"the emulator did not finish within {TIMEOUT_S} s; it said {rows[-5:]}")
 
 
-def measure(name: str, model: Path) -> dict[str, Any]:
+def measure(name: str, model: Path, numerics: str) -> dict[str, Any]:
     """One model: sizes of the real firmware, instructions per step of the plan and in total."""
     with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
         folder = Path(temporary) / "project"
-        program = lora_mcu.compile(model, board=BOARD, adapt="auto", rank=4)
+        options: dict[str, Any] = LEAN.get(name, {})
+        program = lora_mcu.compile(model, board=BOARD, adapt="auto", rank=4, numerics=numerics, **options)
         program.write(folder)
         result = lora_mcu.build(folder)  # the real firmware, for its sizes
         rows, per_tick = run(program, folder)
@@ -121,6 +124,7 @@ def measure(name: str, model: Path) -> dict[str, Any]:
     macs = {f"{x.index} {x.kind}": x.macs_forward for x in report.layers}
     return {
         "name": name,
+        "numerics": numerics,
         "adapted_layers": len(program.adaptation.layers),
         "adaptable_layers": len(program.graph.adaptable()),
         "rank": program.adaptation.rank,
@@ -156,23 +160,24 @@ def show(results: dict[str, Any], console: Console) -> None:
         show_kernels(results["kernels"], console)
     clock = results["clock_hz"]
     table = Table(title=f"{BOARD}, executed instructions ({results['compiler']})")
-    columns = ("model", "flash", "training SRAM", "inference", "step, batch 1", "a sample at batch 8", "ratio",
+    columns = ("model", "mode", "flash", "training SRAM", "inference", "step, batch 1", "a sample at batch 8", "ratio",
                "target", "stack")  # fmt: skip
     for column in columns:
-        table.add_column(column, justify="left" if column == "model" else "right")
+        table.add_column(column, justify="left" if column in ("model", "mode") else "right")
     for r in results["models"]:
         step, infer = r["step_instructions_per_sample_batch8"], r["inference_instructions"]
         table.add_row(
-            f"{r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers)", f"{r['flash_bytes']:,}",
-            f"{r['training_sram_bytes']:,}", f"{infer:,}", f"{r['step_instructions_batch1']:,}", f"{step:,}",
-            f"{step / infer:.2f}x", "" if r["name"] == MLP else f"{RATIO_TARGET}x", f"{r['stack_bytes_used']:,}",
+            f"{r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers)", r["numerics"],
+            f"{r['flash_bytes']:,}", f"{r['training_sram_bytes']:,}", f"{infer:,}",
+            f"{r['step_instructions_batch1']:,}", f"{step:,}", f"{step / infer:.2f}x",
+            "" if r["name"] == MLP else f"{RATIO_TARGET[r['numerics']]}x", f"{r['stack_bytes_used']:,}",
         )  # fmt: skip
     console.print(table)
     for r in results["models"]:
         infer, step = r["inference_instructions"] / clock, r["step_instructions_per_sample_batch8"] / clock
-        console.print(f"{r['name']}: at least {infer:.4f} s an inference, {step:.4f} s a training sample at "
-                      f"{clock // 1_000_000} MHz (lower bound: one instruction a cycle)")  # fmt: skip
-        layers = Table(title=f"{r['name']}, per step")
+        console.print(f"{r['name']}, {r['numerics']}: at least {infer:.4f} s an inference, {step:.4f} s a training "
+                      f"sample at {clock // 1_000_000} MHz (lower bound: one instruction a cycle)")  # fmt: skip
+        layers = Table(title=f"{r['name']}, {r['numerics']}, per step")
         for column in ("step", "instructions", "MACs with adapter", "per MAC"):
             layers.add_column(column, justify="left" if column == "step" else "right")
         for x in r["per_layer"]:
@@ -191,11 +196,11 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def check(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     """Figures of ``new`` that differ from the committed ones by more than the tolerance."""
-    known = {r["name"]: r for r in old["models"] + old["kernels"]}
+    known = {(r["name"], r.get("numerics")): r for r in old["models"] + old["kernels"]}
     wrong = []
     for r in new["models"] + new["kernels"]:
         for key, value in r.items():
-            before = known.get(r["name"], {}).get(key)
+            before = known.get((r["name"], r.get("numerics")), {}).get(key)
             if isinstance(value, int) and isinstance(before, int) and abs(value - before) > TOLERANCE * max(before, 1):
                 wrong.append(f"{r['name']}: {key} is {value:,}, results.json says {before:,}")
     return wrong
@@ -230,20 +235,20 @@ def main() -> int:
         if arguments.only not in (None, name):
             continue
         if model.is_file():
-            results["models"].append(measure(name, model))
+            results["models"] += [measure(name, model, numerics) for numerics in MODES]
         else:
             console.print(f"not measured: {name} (no {model.name} under LORA_MCU_MODELS)")
     if arguments.only in (None, MLP):
         with tempfile.TemporaryDirectory(prefix="lora_mcu-bench-") as temporary:
             model = Path(temporary) / "mlp.tflite"
             model.write_bytes(cases.dense_model(cases.MLP))
-            results["models"].append(measure(MLP, model))
+            results["models"] += [measure(MLP, model, numerics) for numerics in MODES]
     show(results, console)
     if arguments.check:
         wrong = check(results, json.loads(RESULTS.read_text()))
         console.print("\n".join(wrong) or "all figures agree with results.json")
         return 1 if wrong else 0
-    if arguments.only is None and len(results["models"]) == len(CASES) + 1:
+    if arguments.only is None and len(results["models"]) == len(MODES) * (len(CASES) + 1):
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
