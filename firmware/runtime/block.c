@@ -87,8 +87,8 @@ typedef struct {
     int32_t has_left;
 } draw_t;
 
-/* words [m] = quantized(dy) of one row; returns the sum of abs(G). shift is a constant after inlining. */
-LMCU_INLINE uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
+/* words [m] = quantized(dy) of one row; returns the sum of abs(G). */
+static uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
                                   draw_t *draw)
 {
     lmcu_random_t random = draw->random;
@@ -121,30 +121,33 @@ LMCU_INLINE uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t 
     return sum;
 }
 
-LMCU_NOINLINE static uint32_t quantize_small_row(const int16_t *scales, int32_t top, int32_t m, const float *dy, float *words,
-                                                 draw_t *draw)
+#if LMCU_DSP
+/* The same for an even m, top >= 32 and shift 0, as most are. */
+LMCU_NOINLINE static uint32_t quantize_quickly(const int16_t *scales, int32_t top, int32_t m, const float *dy, float *words,
+                                               draw_t *draw)
+{
+    lmcu_random_t random = draw->random;
+    uint32_t sum = 0;
+    for (const float *const end = dy + m; dy != end; dy += 2, words += 2, scales += 2) {
+        const uint32_t both = lmcu_rand_next(&random);
+        const uint32_t first = quickly_quantized(lmcu_float_bits(dy[0]), top, both, 0, scales[0], &sum);
+        const uint32_t second = quickly_quantized(lmcu_float_bits(dy[1]), top, both, 1, scales[1], &sum);
+        words[0] = lmcu_float_from_bits(first);
+        words[1] = lmcu_float_from_bits(second);
+    }
+    draw->random = random;
+    return sum;
+}
+#endif
+
+static uint32_t quantize_any_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
+                                 draw_t *draw)
 {
 #if LMCU_DSP
-    if (top >= 32 && draw->has_left == 0 && m % 2 == 0) { /* as most are */
-        lmcu_random_t random = draw->random;
-        uint32_t sum = 0;
-        for (const float *const end = dy + m; dy != end; dy += 2, words += 2, scales += 2) {
-            const uint32_t both = lmcu_rand_next(&random);
-            const uint32_t first = quickly_quantized(lmcu_float_bits(dy[0]), top, both, 0, scales[0], &sum);
-            const uint32_t second = quickly_quantized(lmcu_float_bits(dy[1]), top, both, 1, scales[1], &sum);
-            words[0] = lmcu_float_from_bits(first);
-            words[1] = lmcu_float_from_bits(second);
-        }
-        draw->random = random;
-        return sum;
+    if (shift == 0 && top >= 32 && draw->has_left == 0 && m % 2 == 0) {
+        return quantize_quickly(scales, top, m, dy, words, draw);
     }
 #endif
-    return quantize_row(scales, 0, top, m, dy, words, draw);
-}
-
-LMCU_NOINLINE static uint32_t quantize_any_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy,
-                                               float *words, draw_t *draw)
-{
     return quantize_row(scales, shift, top, m, dy, words, draw);
 }
 
@@ -158,8 +161,7 @@ lmcu_gradient_t lmcu_quantize_gradient(const lmcu_block_t *block, int32_t shift,
     draw_t draw = {lmcu_rand_from(lmcu_block_key(), lmcu_block_index(block)), 0, 0};
     uint32_t most = 0;
     for (int32_t row = 0; row < rows; ++row, dy += m, words += m) {
-        const uint32_t sum = shift == 0 ? quantize_small_row(block->scales, top, m, dy, words, &draw)
-                                        : quantize_any_row(block->scales, shift, top, m, dy, words, &draw);
+        const uint32_t sum = quantize_any_row(block->scales, shift, top, m, dy, words, &draw);
         most = sum > most ? sum : most;
     }
     *largest = most;

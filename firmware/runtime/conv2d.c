@@ -304,7 +304,7 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
 #if LMCU_DSP
         if (n == 2 && plain && !beside && p->out_c % 2 == 0) {
             forward_plain_pair(p, 0, t, bias[0], bias[1], s.patch, k, y);
-        } else if (n == 2 && plain && p->out_c % 2 == 0) {
+        } else if (n == 2 && plain && p->out_c % 2 == 0 && !LMCU_NUMERICS_I16) {
             forward_plain_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);
         } else if (n == 2) {
             forward_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);

@@ -288,17 +288,6 @@ LMCU_INLINE int32_t product(const int16_t *b, const int16_t *t, int32_t rank2)
     return s;
 }
 
-LMCU_INLINE void add(const lmcu_factors_t *f, int32_t rank2, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
-{
-    const int32_t *c = f->lora->c + o;
-    const int8_t *exponent = f->lora->c_exponent + o;
-    const int16_t *b = f->b + o * rank2;
-    for (int32_t i = 0; i < rows; ++i, b += rank2) {
-        const int32_t scaled = high_product(product(b, t->t, rank2), c[i]);
-        acc[i] = lmcu_add_limited(acc[i], to_steps(scaled, t->half - exponent[i]));
-    }
-}
-
 /* The outputs whose exponents are above `least`; what wraps around is not small. */
 static uint32_t bias_of_some(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t least, const int32_t *bias,
                              int32_t first, int32_t count, int32_t *with_delta)
@@ -356,24 +345,19 @@ int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const in
     return any < 0x40000000u;
 }
 
+/* Where biases do not take in what the adapter adds: seldom. */
 void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
-    if (f->rank2 == 4 && rows == 4) {
-        add(f, 4, t, o, 4, acc);
-    } else {
-        add(f, f->rank2, t, o, rows, acc);
+    for (int32_t i = 0; i < rows; ++i, ++o) {
+        const int32_t scaled = high_product(product(f->b + o * f->rank2, t->t, f->rank2), f->lora->c[o]);
+        acc[i] = lmcu_add_limited(acc[i], to_steps(scaled, t->half - f->lora->c_exponent[o]));
     }
 }
 
 void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
 {
-    if (f->rank2 == 4 && rows == 2) {
-        add(f, 4, t, o, 2, acc);
-        add(f, 4, t + 1, o, 2, acc + 2);
-    } else {
-        add(f, f->rank2, t, o, rows, acc);
-        add(f, f->rank2, t + 1, o, rows, acc + 2);
-    }
+    lmcu_lora_add(f, t, o, rows, acc);
+    lmcu_lora_add(f, t + 1, o, rows, acc + 2);
 }
 
 #else

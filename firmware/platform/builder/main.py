@@ -80,17 +80,21 @@ env.Append(
 if not native:
     env.Replace(LDSCRIPT_PATH="linker.ld")
 
-# What runs once a frame or once a boot is built small; nothing else of the flags may differ.
-COLD = ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash", "auth")
+# What runs once a frame or once a boot is built small, and where -O3 only unrolls, -O2 does; nothing else of the flags may differ.
+LEVELS = {
+    "-Os": ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash", "auth", "samples", "guard"),
+    "-O2": ("lora_i16", "sgd", "softmax"),
+}
 
 
-def build_small(environment, node):
-    """Compile a cold file with -Os."""
-    return environment.Object(node, CCFLAGS=[*environment["CCFLAGS"], "-Os"])
+def built_with(level):
+    """A middleware that compiles a file with this level."""
+    return lambda environment, node: environment.Object(node, CCFLAGS=[*environment["CCFLAGS"], level])
 
 
-for name in COLD:
-    env.AddBuildMiddleware(build_small, f"*{os.sep}{name}.c")
+for level, names in LEVELS.items():
+    for name in names:
+        env.AddBuildMiddleware(built_with(level), f"*{os.sep}{name}.c")
 
 if testing:
     env.Append(SRC_FILTER=["+<*>", f"-<runtime{os.sep}main.c>"])
