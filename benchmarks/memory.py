@@ -29,8 +29,8 @@ import lora_mcu  # noqa: E402
 
 GOAL = 88_064  # bytes of arena, input, factors and gradients of the yardstick
 BLOCKS = "*block_15_*,*block_16_*"
-PARTS = ("lmcu_arena", "lmcu_factors", "lmcu_gradients", "lmcu_momentum")
-LEAN = {"momentum": False, "max_batch": 1}
+PARTS = ("lmcu_arena", "lmcu_factors", "lmcu_gradients", "lmcu_momentum", "lmcu_tables")
+LEAN = {"momentum": False, "max_batch": 1, "numerics": "f32"}
 
 
 @dataclass(frozen=True)
@@ -108,19 +108,21 @@ def check(model: Path, case: Case) -> str:
 
 
 def row(case: Case, model: Path) -> dict[str, Any]:
-    plain, lean = memory(model, case), memory(model, case, **LEAN)
-    whole = memory(model, case, depth_first=False)
-    return {"name": case.name, "adapt": case.adapt, "before": case.before, "plain": plain, "lean": lean, "whole": whole}
+    plain, lean = memory(model, case, numerics="f32"), memory(model, case, **LEAN)
+    whole, i16 = memory(model, case, depth_first=False, numerics="f32"), memory(model, case, numerics="i16")
+    return {"name": case.name, "adapt": case.adapt, "before": case.before, "plain": plain, "lean": lean, "whole": whole,
+            "i16": i16}  # fmt: skip
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     console = Console(width=140)
-    table = Table(title="Arena, factors, gradients and momentum at rank 4, bytes")
+    table = Table(title="Arena, factors, gradients, momentum (and tables of mode i16) at rank 4, bytes")
     columns = (
         "model",
         "adapted",
         "before",
         "now",
+        "mode i16",
         "no momentum, max batch 1",
         "arena",
         "bound",
@@ -132,7 +134,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         plain, lean = r["plain"], r["lean"]
         table.add_row(
-            r["name"], r["adapt"], f"{r['before']:,}", f"{plain['total']:,}", f"{lean['total']:,}",
+            r["name"], r["adapt"], f"{r['before']:,}", f"{plain['total']:,}", f"{r['i16']['total']:,}",
+            f"{lean['total']:,}",
             f"{plain['lmcu_arena']:,}", f"{plain['bound']:,}", f"{r['whole']['lmcu_arena']:,}",
             f"{100 * plain['moving'] / plain['inference']:.1f} %",
         )  # fmt: skip

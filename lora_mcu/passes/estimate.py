@@ -24,7 +24,7 @@ _PER_MOVED_BYTE, _PER_ROW = 1.25, 600.0  # depth-first execution: memmove by wor
 
 @dataclass(frozen=True)
 class _Mode:
-    """Instructions: a multiply-accumulate of W^T g and of the adapter, an adapted output (its share of the accumulator).
+    """Instructions: a multiply-accumulate of W^T g and of the adapter, an adapted output (its share of an accumulator).
 
     Then an output on the way back, and a parameter and step (checks, stochastic rounding, the tables of mode i16).
     """

@@ -80,7 +80,8 @@ env.Append(
 if not native:
     env.Replace(LDSCRIPT_PATH="linker.ld")
 
-# What runs once a frame or once a boot is built small, and where -O3 only unrolls, -O2 does; nothing else of the flags may differ.
+# What runs once a frame or once a boot is built small, and where -O3 only unrolls, -O2 does; nothing else of the flags
+# may differ.
 LEVELS = {
     "-Os": ("main", "protocol*", "frame", "store", "train", "selftest", "crc32", "flash", "auth", "samples", "guard"),
     "-O2": ("lora_i16", "sgd", "softmax"),
