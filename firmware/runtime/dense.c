@@ -48,14 +48,15 @@ static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const 
     }
 }
 
-/* Outputs [o, end) of one row: y [m]. f and t are NULL without an adapter, or where `bias`, of output o, holds what it adds. */
+/* Outputs [first, end) of one row: y [m]. f and t are NULL without an adapter, or where `bias`, from output `first` on, holds what it
+ * adds. */
 static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias,
-                        const int16_t *patch, int32_t too_much, int32_t o, int32_t end, int8_t *y)
+                        const int16_t *patch, int32_t too_much, int32_t first, int32_t end, int8_t *y)
 {
-    for (; o < end; o += 4, bias += bias ? 4 : 0) {
+    for (int32_t o = first; o < end; o += 4) {
         const int32_t rows = end - o < 4 ? end - o : 4;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias, p->k, rows, acc);
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias ? bias + (o - first) : 0, p->k, rows, acc);
         for (int32_t i = 0; too_much != 0 && i < rows; ++i) {
             acc[i] -= too_much;
         }
