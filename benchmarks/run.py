@@ -130,6 +130,7 @@ def measure(name: str, model: Path, numerics: str) -> dict[str, Any]:
         "rank": program.adaptation.rank,
         "macs": sum(op.macs(program.graph) for op in program.graph.ops),
         "flash_bytes": result.flash_bytes,
+        "code_bytes": result.flash_bytes - report.constant_bytes,
         "training_sram_bytes": report.training_sram_bytes,
         "inference_instructions": round(ticks["infer", 0] * per_tick),
         "step_instructions_batch1": round(ticks["train", 1] * per_tick),
@@ -160,15 +161,15 @@ def show(results: dict[str, Any], console: Console) -> None:
         show_kernels(results["kernels"], console)
     clock = results["clock_hz"]
     table = Table(title=f"{BOARD}, executed instructions ({results['compiler']})")
-    columns = ("model", "mode", "flash", "training SRAM", "inference", "step, batch 1", "a sample at batch 8", "ratio",
-               "target", "stack")  # fmt: skip
+    columns = ("model", "mode", "flash", "code", "training SRAM", "inference", "step, batch 1", "a sample at batch 8",
+               "ratio", "target", "stack")  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column in ("model", "mode") else "right")
     for r in results["models"]:
         step, infer = r["step_instructions_per_sample_batch8"], r["inference_instructions"]
         table.add_row(
             f"{r['name']} ({r['adapted_layers']} of {r['adaptable_layers']} layers)", r["numerics"],
-            f"{r['flash_bytes']:,}", f"{r['training_sram_bytes']:,}", f"{infer:,}",
+            f"{r['flash_bytes']:,}", f"{r['code_bytes']:,}", f"{r['training_sram_bytes']:,}", f"{infer:,}",
             f"{r['step_instructions_batch1']:,}", f"{step:,}", f"{step / infer:.2f}x",
             "" if r["name"] == MLP else f"{RATIO_TARGET[r['numerics']]}x", f"{r['stack_bytes_used']:,}",
         )  # fmt: skip
