@@ -222,3 +222,14 @@ def test_mix_takes_classes_evenly_and_by_the_seed(folder: Path) -> None:
     assert np.array_equal(mixed.x, again.x) and not np.array_equal(mixed.x, other.x)
     with pytest.raises(DataError, match="both must be alike"):
         mix(data, Dataset(known.x.astype(np.float32), known.y), 3, 0)
+
+
+def test_an_adapter_of_the_other_mode_is_named(folder: Path, tmp_path: Path) -> None:
+    assert simulate(folder, "--epochs", 30, "--lr", 0.02, "-o", tmp_path / "mine")[0] == 0
+    command = ("eval", folder / "mine", folder / "held_out.npz", "--twin", "--adapter", tmp_path / "mine")
+    _, found, err = run(*command)
+    assert "numerics mode" not in err
+    record = tmp_path / "mine" / "training.json"
+    record.write_text(record.read_text().replace('"numerics": "i16"', '"numerics": "f32"'))
+    code, again, err = run(*command)
+    assert code == 0 and again == found and "was trained in numerics mode f32, this is i16" in err

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conformance.tflite_builder import Builder
 
 import lora_mcu
 from lora_mcu import boards
@@ -273,3 +274,17 @@ def test_random_bits_against_the_formula_in_plain_integers() -> None:
     for seed, stream, step in ((0, 0, 0), (7, 1, 3), (2**32 - 1, 3, 2**31)):
         expected = [mix(i * 0x9E3779B9 + mix(step ^ mix(seed ^ (stream * 0x85EBCA6B & 0xFFFFFFFF)))) for i in range(50)]
         assert rand(seed, stream, step, np.arange(50)).tolist() == expected
+
+
+def test_more_outputs_than_mode_i16_counts_are_refused_by_name(tmp_path: Path) -> None:
+    b, m = Builder(), 65_536
+    x, w = b.tensor((1, 2), scale=0.1), b.tensor((m, 2), scale=0.02, data=np.ones((m, 2), np.int8))
+    y = b.tensor((1, m), scale=0.1)
+    b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions")
+    path = tmp_path / "wide.tflite"
+    path.write_bytes(b.build([x], [y]))
+    options = {"board": "native", "adapt": "all", "loss": "mse"}
+    with pytest.raises(lora_mcu.ModelError, match=r"has 65,536 outputs, numerics i16 trains 65,535; use numerics f32"):
+        lora_mcu.compile(path, **options)
+    assert lora_mcu.compile(path, **options, numerics="f32").info.numerics == "f32"
+    assert lora_mcu.compile(path, **{**options, "adapt": "none"}).report().sram_bytes > 0
