@@ -89,7 +89,7 @@ typedef struct {
 
 /* words [m] = quantized(dy) of one row; returns the sum of abs(G). */
 static uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
-                                  draw_t *draw)
+                             draw_t *draw)
 {
     lmcu_random_t random = draw->random;
     uint32_t sum = 0;
