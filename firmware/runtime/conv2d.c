@@ -249,8 +249,6 @@ enum { POSITIONS = 1 };
 #endif
 
 #if LMCU_NUMERICS_I16
-enum { SMALL_K = 16384 }; /* so many products of a weight with a patch value stay below 2^29 */
-
 /* The biases with what the adapter adds to each of n positions, in scratch, if no sum can overflow then. */
 static int add_to_biases(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t n,
                          int32_t *to, const int32_t *bias[2])
@@ -297,7 +295,7 @@ void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const 
             }
         }
 #if LMCU_NUMERICS_I16
-        if (lora && k <= SMALL_K) {
+        if (lora && k <= LMCU_SMALL_K) {
             beside = add_to_biases(p, &f, t, n, (int32_t *)(void *)s.rest, bias) ? 0 : beside;
         }
 #endif

@@ -68,7 +68,6 @@ static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lm
 }
 
 #if LMCU_NUMERICS_I16
-enum { SMALL_K = 16384 }; /* so many products of an int8 weight with a patch value stay below 2^29 */
 enum { BLOCK = 64 };      /* outputs whose biases take in what the adapter adds at a time */
 
 /* One row of an adapted layer, whose weights have no zero point. */
@@ -103,7 +102,7 @@ void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const in
             lmcu_lora_project(&f, patch, LMCU_GROUP, &t);
         }
 #if LMCU_NUMERICS_I16
-        if (lora && p->k <= SMALL_K) {
+        if (lora && p->k <= LMCU_SMALL_K) {
             forward_in_blocks(p, &f, &t, patch, y);
             continue;
         }

@@ -27,8 +27,10 @@ typedef struct {
 } lmcu_projection_t;
 
 void lmcu_lora_tables(void); /* after every change of the factors */
-/* with_delta [count] = bias + what the adapter adds to one position's accumulators of outputs from `first` on; bias may be NULL. Whether every one's abs is below 2^29, so
- * that sums of products below 2^29 on top stay below 2^30. */
+/* So many products of an int8 weight, of zero point 0, with a patch value stay below 2^29. */
+enum { LMCU_SMALL_K = 16384 };
+/* with_delta [count] = bias + what the adapter adds to one position's accumulators of outputs from `first` on; bias may be
+ * NULL. Whether every one's abs is below 2^29, so that LMCU_SMALL_K products on top stay below 2^30. */
 int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
                    int32_t *with_delta);
 /* t[j] = sum_k A[j,k] * patch[k], exact */

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lora_mcu import Adapter
     from lora_mcu.adapters.merging import MergeCheck, Merged
 
+MAX_RECORD = 16 << 20  # bytes of a training.json that is looked into for a note
+
 _Folder = Annotated[Path, typer.Argument(help="Adapter folder.", show_default=False)]
 
 
@@ -57,21 +59,36 @@ def _describe(folder: Path, adapter: Adapter) -> dict[str, Any]:
         "model_sha256": adapter.model_sha256, "layout_sha256": adapter.layout_sha256, "rank": adapter.rank,
         "alpha": adapter.alpha, "rslora": adapter.rslora,
         "parameters": sum(a.size + b.size for a, b in adapter.layers.values()), "layers": layers,
-        "training": training_record(folder / "training.json"),
+        "training": _training(folder / "training.json"),
     }  # fmt: skip
 
 
-def training_record(path: Path) -> dict[str, Any] | None:
+def _training(path: Path) -> dict[str, Any] | None:
     """The record of the run beside an adapter, if there is a readable one."""
     if not path.exists():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("epochs", []), list):
         raise DataError(f"{path} is not the record of a run: remove it")
     return record
+
+
+def trained_numerics(folder: Path) -> str | None:
+    """The mode that an adapter's record names; None where there is none that can be read: it is only for a note."""
+    from lora_mcu.passes.blocks import NUMERICS
+
+    path = folder / "training.json"
+    try:
+        if path.stat().st_size > MAX_RECORD:
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = record.get("numerics") if isinstance(record, dict) else None
+    return found if isinstance(found, str) and found in NUMERICS else None
 
 
 def diff(first: _Folder, second: _Folder, json_: options.Json = False) -> None:

@@ -127,11 +127,11 @@ def _identity(info: ModelInfo) -> str:
 
 def load_adapter(learner: Learner, folder: Path, adapter: Adapter) -> None:
     """Load what was read from ``folder``; says on stderr when it was trained in the other numerics mode."""
-    from lora_mcu.cli.adapter_files import training_record
+    from lora_mcu.cli.adapter_files import trained_numerics
 
     learner.load(adapter)
-    trained, now = (training_record(folder / "training.json") or {}).get("numerics"), learner.info.numerics
-    if isinstance(trained, str) and trained != now:
+    trained, now = trained_numerics(folder), learner.info.numerics
+    if trained not in (None, now):
         warn(f"{folder} was trained in numerics mode {trained}, this is {now}: outputs may differ by a rounding")
 
 

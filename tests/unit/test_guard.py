@@ -233,3 +233,20 @@ def test_an_adapter_of_the_other_mode_is_named(folder: Path, tmp_path: Path) -> 
     record.write_text(record.read_text().replace('"numerics": "i16"', '"numerics": "f32"'))
     code, again, err = run(*command)
     assert code == 0 and again == found and "was trained in numerics mode f32, this is i16" in err
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"\xff", b"[", b"[1]", b"[" * 100_000, b'{"numerics": 5}', b'{"numerics": "\x1b[2J"}',
+     b'{"numerics": ["f32"]}', None],
+)  # fmt: skip
+def test_a_hostile_record_is_no_reason_to_refuse(record: bytes | None, folder: Path, tmp_path: Path) -> None:
+    adapter = lora_mcu.load_project(folder / "mine").twin().adapter()
+    adapter.save(tmp_path / "mine")
+    path = tmp_path / "mine" / "training.json"
+    if record is None:
+        path.mkdir()
+    else:
+        path.write_bytes(record)
+    code, out, err = run("eval", folder / "mine", folder / "held_out.npz", "--twin", "--adapter", tmp_path / "mine")
+    assert code == 0 and "65 samples" in out and "numerics mode" not in err
