@@ -28,22 +28,45 @@ lmcu_unit_t lmcu_unit(int32_t exponent)
     return unit;
 }
 
+#if LMCU_DSP
+/* The largest magnitude of whole groups of four as far as its upper half goes; they are compared in pairs. */
+static uint32_t largest_of_fours(const float *values, int32_t count)
+{
+    const float *const end = values + (count & ~3);
+    const uint32_t mask = 0x7fff7fffu;
+    uint32_t most = 0;
+#define TWO(a, b)                                                                                                      \
+    "pkhtb " a ", " a ", " b ", asr #16\n\tand " a ", " a ", %[mask]\n\tuqsub16 " a ", " a ", %[most]\n\t"              \
+    "uadd16 %[most], %[most], " a "\n\t"
+    if (values != end) {
+        __asm__ volatile("1:\n\tldmia %[values]!, {r8, r9, r10, r11}\n\t" TWO("r8", "r9") TWO("r10", "r11")
+                         "cmp %[values], %[end]\n\tbne 1b"
+                         : [values] "+&r"(values), [most] "+&r"(most)
+                         : [mask] "r"(mask), [end] "r"(end)
+                         : "r8", "r9", "r10", "r11", "cc", "memory");
+    }
+#undef TWO
+    return (most & 0xffff0000u) > most << 16 ? most & 0xffff0000u : most << 16;
+}
+enum { FOURS = ~3 };
+#else
+static uint32_t largest_of_fours(const float *values, int32_t count)
+{
+    (void)values, (void)count;
+    return 0;
+}
+enum { FOURS = 0 };
+#endif
+
 /* The exponent field of the largest of all magnitudes. */
 static int32_t largest_exponent(const float *values, int32_t count)
 {
-    uint32_t most = 0;
-    int32_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        for (int32_t u = 0; u < 4; ++u) {
-            const uint32_t magnitude = lmcu_float_bits(values[i + u]) << 1;
-            most = magnitude > most ? magnitude : most;
-        }
-    }
-    for (; i < count; ++i) {
-        const uint32_t magnitude = lmcu_float_bits(values[i]) << 1;
+    uint32_t most = largest_of_fours(values, count);
+    for (int32_t i = count & FOURS; i < count; ++i) {
+        const uint32_t magnitude = lmcu_float_bits(values[i]) & 0x7fffffffu;
         most = magnitude > most ? magnitude : most;
     }
-    return (int32_t)(most >> 24);
+    return (int32_t)(most >> 23);
 }
 
 /* One gradient as G, at random up or down, and V = G * S, rounded. */
@@ -59,26 +82,6 @@ LMCU_INLINE uint32_t quantized(uint32_t bits, int32_t top, uint32_t random16, in
     const int32_t v = (g * scale + (1 << (14 + shift))) >> (15 + shift);
     return ((uint32_t)g & 0xffffu) | (uint32_t)v << 16;
 }
-
-#if LMCU_DSP
-/* The same for top >= 32 and shift 0, which needs no branch; adds abs(G) to *sum. `high`, a constant: which half of `both`. */
-LMCU_INLINE uint32_t quickly_quantized(uint32_t bits, int32_t top, uint32_t both, int high, int32_t scale, uint32_t *sum)
-{
-    uint32_t down = bits, word;
-    __asm__("ubfx %[down], %[bits], #23, #8\n\tlsl %[word], %[bits], #8\n\tsub %[down], %[top], %[down]\n\t"
-            "orr %[word], %[word], #0x80000000\n\tlsr %[word], %[word], %[down]"
-            : [word] "=&r"(word), [down] "=&r"(down)
-            : [bits] "r"(bits), [top] "r"(top + 1));
-    word += high ? both >> 16 : both & 0xffffu;
-    __asm__("lsr %[word], %[word], #16\n\tusat %[word], #15, %[word]\n\tadd %[sum], %[sum], %[word]\n\tcmp %[bits], #0\n\t"
-            "it mi\n\trsbmi %[word], %[word], #0\n\tsmlabb %[v], %[word], %[scale], %[half]\n\t"
-            "pkhbt %[word], %[word], %[v], lsl #1"
-            : [word] "+&r"(word), [sum] "+&r"(*sum), [v] "=&r"(down)
-            : [bits] "r"(bits), [scale] "r"(scale), [half] "r"(1 << 14)
-            : "cc");
-    return word;
-}
-#endif
 
 /* What one row's quantization needs, and the word of random bits of which half is left where a row ends between two. */
 typedef struct {
@@ -122,30 +125,38 @@ static uint32_t quantize_row(const int16_t *scales, int32_t shift, int32_t top, 
 }
 
 #if LMCU_DSP
-/* The same for an even m, top >= 32 and shift 0, as most are. */
-LMCU_NOINLINE static uint32_t quantize_quickly(const int16_t *scales, int32_t top, int32_t m, const float *dy, float *words,
-                                               draw_t *draw)
+/* One gradient takes the low or, `random` being "lsr %[x], %[x], #16" and "x", the high half of the random word x: as quantized() for
+ * shift 0. QADD limits what is to become 2^15, the sign is multiplied in; abs(G) is added to the sum. */
+#define ONE(random, from)                                                                                              \
+    "ldr %[bits], [%[dy]], #4\n\tubfx %[v], %[bits], #23, #8\n\tlsl %[word], %[bits], #8\n\tsub %[v], %[top], %[v]\n\t"  \
+    "orr %[word], %[word], #0x80000000\n\tlsr %[word], %[word], %[v]\n\t" random                                       \
+    "qadd %[word], %[word], %[" from "]\n\tasr %[v], %[bits], #31\n\torr %[v], %[v], #1\n\t"                          \
+    "uxtah %[sum], %[sum], %[word], ror #16\n\tsmultb %[word], %[word], %[v]\n\tldrsh %[v], [%[scales]], #2\n\t"       \
+    "smlabb %[v], %[word], %[v], %[half]\n\tpkhbt %[word], %[word], %[v], lsl #1\n\tstr %[word], [%[dy], #-4]\n\t"
+/* The same in place, for an even m, top >= 32 and shift 0, as most are. */
+LMCU_NOINLINE static uint32_t quantize_quickly(const int16_t *scales, int32_t top, int32_t m, float *dy, draw_t *draw)
 {
-    lmcu_random_t random = draw->random;
-    uint32_t sum = 0;
-    for (const float *const end = dy + m; dy != end; dy += 2, words += 2, scales += 2) {
-        const uint32_t both = lmcu_rand_next(&random);
-        const uint32_t first = quickly_quantized(lmcu_float_bits(dy[0]), top, both, 0, scales[0], &sum);
-        const uint32_t second = quickly_quantized(lmcu_float_bits(dy[1]), top, both, 1, scales[1], &sum);
-        words[0] = lmcu_float_from_bits(first);
-        words[1] = lmcu_float_from_bits(second);
-    }
-    draw->random = random;
+    const float *const end = dy + m;
+    uint32_t sum = 0, x, bits, word, v;
+    __asm__ volatile("1:\n\teor %[x], %[next], %[next], lsr #16\n\tadd %[next], %[next], %[step]\n\tmul %[x], %[x], %[first]\n\t"
+                     "eor %[x], %[x], %[x], lsr #15\n\tmul %[x], %[x], %[second]\n\teor %[x], %[x], %[x], lsr #16\n\t"
+                     ONE("uxth %[v], %[x]\n\t", "v") ONE("lsr %[x], %[x], #16\n\t", "x") "cmp %[dy], %[end]\n\tbne 1b"
+                     : [dy] "+&r"(dy), [scales] "+&r"(scales), [next] "+&r"(draw->random.next), [sum] "+&r"(sum), [x] "=&r"(x),
+                       [bits] "=&r"(bits), [word] "=&r"(word), [v] "=&r"(v)
+                     : [end] "r"(end), [step] "r"(LMCU_RAND_STEP), [first] "r"(LMCU_MIX_1), [second] "r"(LMCU_MIX_2),
+                       [top] "r"(top + 1), [half] "r"(1 << 14)
+                     : "cc", "memory");
     return sum;
 }
+#undef ONE
 #endif
 
 static uint32_t quantize_any_row(const int16_t *scales, int32_t shift, int32_t top, int32_t m, const float *dy, float *words,
                                  draw_t *draw)
 {
 #if LMCU_DSP
-    if (shift == 0 && top >= 32 && draw->has_left == 0 && m % 2 == 0) {
-        return quantize_quickly(scales, top, m, dy, words, draw);
+    if (shift == 0 && top >= 32 && draw->has_left == 0 && m % 2 == 0 && dy == words) {
+        return quantize_quickly(scales, top, m, words, draw);
     }
 #endif
     return quantize_row(scales, shift, top, m, dy, words, draw);
@@ -294,6 +305,29 @@ static void add_four_db(const lmcu_layer_t *l, const int32_t *t)
     }
 }
 
+#if LMCU_DSP && defined(__ARM_FP)
+/* sum += the integers a, b, c, d in units, for four neighbouring sums */
+LMCU_INLINE void add_four_in_units(float *sums, int32_t a, int32_t b, int32_t c, int32_t d, lmcu_unit_t unit)
+{
+    __asm__ volatile("vmov s0, s1, %[a], %[b]\n\tvmov s2, s3, %[c], %[d]\n\tvldmia %[sums], {s4, s5, s6, s7}\n\t"
+                     "vcvt.f32.s32 s0, s0\n\tvcvt.f32.s32 s1, s1\n\tvcvt.f32.s32 s2, s2\n\tvcvt.f32.s32 s3, s3\n\t"
+                     "vmul.f32 s0, s0, %[unit]\n\tvmul.f32 s1, s1, %[unit]\n\tvmul.f32 s2, s2, %[unit]\n\t"
+                     "vmul.f32 s3, s3, %[unit]\n\tvadd.f32 s4, s4, s0\n\tvadd.f32 s5, s5, s1\n\tvadd.f32 s6, s6, s2\n\t"
+                     "vadd.f32 s7, s7, s3\n\tvstmia %[sums], {s4, s5, s6, s7}"
+                     :
+                     : [sums] "r"(sums), [a] "r"(a), [b] "r"(b), [c] "r"(c), [d] "r"(d), [unit] "t"(unit.power)
+                     : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "memory");
+}
+#else
+LMCU_INLINE void add_four_in_units(float *sums, int32_t a, int32_t b, int32_t c, int32_t d, lmcu_unit_t unit)
+{
+    sums[0] = sums[0] + lmcu_in_units(a, unit);
+    sums[1] = sums[1] + lmcu_in_units(b, unit);
+    sums[2] = sums[2] + lmcu_in_units(c, unit);
+    sums[3] = sums[3] + lmcu_in_units(d, unit);
+}
+#endif
+
 /* The same where there is one position: straight into the gradients. */
 static void add_db_once(const lmcu_layer_t *l, const int32_t *t)
 {
@@ -303,7 +337,12 @@ static void add_db_once(const lmcu_layer_t *l, const int32_t *t)
     for (const uint16_t *at = l->list, *const end = at + l->count; at != end; ++at) {
         const int32_t o = *at, g = lmcu_word_g(l->row[o]);
         float *db = gradients + o * rank;
-        for (int32_t j = 0; j < rank; ++j) {
+        int32_t j = 0;
+        for (; j + 4 <= rank; j += 4) {
+            add_four_in_units(db + j, add_high(0, t[j], g), add_high(0, t[j + 1], g), add_high(0, t[j + 2], g),
+                              add_high(0, t[j + 3], g), unit);
+        }
+        for (; j < rank; ++j) {
             db[j] = db[j] + lmcu_in_units(add_high(0, t[j], g), unit);
         }
     }
@@ -399,14 +438,30 @@ LMCU_INLINE void add_da(int32_t *restrict da, int32_t h, const int16_t *restrict
     }
 }
 
+/* h, 16 bits, times the four values of a group */
+LMCU_INLINE void products_of_group(const int16_t *patch, int32_t h, int32_t *to)
+{
+#if LMCU_DSP
+    const uint32_t x = lmcu_load_word(patch), y = lmcu_load_word(patch + 2);
+    __asm__("smulbb %0, %1, %2" : "=r"(to[0]) : "r"(x), "r"(h));
+    __asm__("smulbb %0, %1, %2" : "=r"(to[1]) : "r"(y), "r"(h));
+    __asm__("smultb %0, %1, %2" : "=r"(to[2]) : "r"(x), "r"(h));
+    __asm__("smultb %0, %1, %2" : "=r"(to[3]) : "r"(y), "r"(h));
+#else
+    for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+        to[u] = h * patch[u];
+    }
+#endif
+}
+
 /* The same where there is one position: straight into the gradients. */
 static void add_da_once(float *restrict da, int32_t h, lmcu_unit_t unit, const int16_t *restrict patch, int32_t k)
 {
     int32_t i = 0;
     for (; i + LMCU_GROUP <= k; i += LMCU_GROUP, patch += LMCU_GROUP, da += LMCU_GROUP) {
-        for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-            da[u] = da[u] + lmcu_in_units(h * patch[LMCU_PLACE(u)], unit);
-        }
+        int32_t x[LMCU_GROUP];
+        products_of_group(patch, h, x);
+        add_four_in_units(da, x[0], x[1], x[2], x[3], unit);
     }
     for (int32_t u = 0; i + u < k; ++u) {
         da[u] = da[u] + lmcu_in_units(h * patch[LMCU_PLACE(u)], unit);
@@ -595,9 +650,7 @@ static void add_sums(float *restrict gradient, const int32_t *restrict sums, int
 {
     int32_t i = 0;
     for (; i + 4 <= count; i += 4) {
-        for (int32_t u = 0; u < 4; ++u) {
-            gradient[i + u] = gradient[i + u] + lmcu_in_units(sums[i + u], unit);
-        }
+        add_four_in_units(gradient + i, sums[i], sums[i + 1], sums[i + 2], sums[i + 3], unit);
     }
     for (; i < count; ++i) {
         gradient[i] = gradient[i] + lmcu_in_units(sums[i], unit);

@@ -143,42 +143,41 @@ static void load_patch(const lmcu_conv2d_t *p, const int8_t *x, int32_t oy, int3
     }
 }
 
-/* y of `rows` outputs from o; `plain` is a constant after inlining */
-LMCU_INLINE void write_outputs(const lmcu_conv2d_t *p, int plain, int32_t o, int32_t rows, const int32_t *acc,
-                               int8_t *restrict y)
+/* What a position's sums begin with, [out_c] or NULL, and what the adapter adds to them where that may overflow, else NULL. */
+typedef struct {
+    const int32_t *bias, *beside;
+} begin_t;
+
+LMCU_INLINE void write_plain(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
 {
-    const int32_t *multiplier = p->requant.multiplier + o;
-    const int8_t *shift = p->requant.shift + o;
+    const int32_t *fraction = p->requant.fraction + o;
+    const int8_t *right = p->requant.right + o;
     for (int32_t i = 0; i < rows; ++i) {
-        if (plain) {
-            y[i] = lmcu_plain_output(acc[i], multiplier[i], shift[i], 2 * p->output_zero_point + 1);
-        } else {
-            const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
-            y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
-        }
+        y[i] = lmcu_plain_output(acc[i], fraction[i], right[i], 2 * p->output_zero_point + 1);
     }
 }
 
-static void write_any(const lmcu_conv2d_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *y)
+/* y of `rows` outputs from o, whatever their requantization */
+static void write_any(const lmcu_conv2d_t *p, const int32_t *beside, int32_t o, int32_t rows, const int32_t *acc,
+                      int8_t *restrict y)
 {
-    write_outputs(p, 0, o, rows, acc, y);
+    for (int32_t i = 0; i < rows; ++i) {
+        const int32_t sum = beside ? lmcu_add_limited(acc[i], beside[o + i]) : acc[i];
+        y[i] = lmcu_to_output(lmcu_requant_output(&p->requant, o + i, sum), p->output_zero_point, &p->clamp);
+    }
 }
 
-/* One position: y [out_c]. f and t are NULL without an adapter, or where `bias` holds what it adds. */
-static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int plain,
-                             const int32_t *bias, const int16_t *patch, int32_t k, int8_t *y)
+/* One position: y [out_c] */
+static void forward_position(const lmcu_conv2d_t *p, int plain, const begin_t *from, const int16_t *patch, int32_t k, int8_t *y)
 {
     for (int32_t o = 0; o < p->out_c; o += 4) {
         const int32_t rows = p->out_c - o < 4 ? p->out_c - o : 4;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * k, bias ? bias + o : 0, k, rows, acc);
-        if (f) {
-            lmcu_lora_add(f, t, o, rows, acc);
-        }
-        if (plain && rows == 4 && (!f || lmcu_are_small(acc, 4))) {
-            write_outputs(p, 1, o, 4, acc, y + o);
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * k, from->bias ? from->bias + o : 0, k, rows, acc);
+        if (plain && rows == 4 && !from->beside) {
+            write_plain(p, o, 4, acc, y + o);
         } else {
-            write_any(p, o, rows, acc, y + o);
+            write_any(p, from->beside, o, rows, acc, y + o);
         }
     }
 }
@@ -186,17 +185,14 @@ static void forward_position(const lmcu_conv2d_t *p, const lmcu_factors_t *f, co
 #if LMCU_DSP
 enum { POSITIONS = 2 };
 
-/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even); t [2]. first and second: what
- * the sums of each position begin with, or NULL. `f` is a constant NULL after inlining where there is no adapter, or where these hold
- * what it adds. */
-LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t,
-                                    const int32_t *first, const int32_t *second, const int16_t *patches, int32_t k, int8_t *y)
+/* Two neighbouring positions, plain requantization, two outputs at a time (out_c is even), nothing beside the biases. */
+static void forward_plain_pair(const lmcu_conv2d_t *p, const int32_t *first, const int32_t *second, const int16_t *patches,
+                               int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c, offset = 2 * p->output_zero_point + 1;
-    const int8_t *w = p->weights, *shift = p->requant.shift;
-    const int32_t *multiplier = p->requant.multiplier;
-    int32_t o = 0;
-    for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, multiplier += 2, shift += 2, o += 2) {
+    const int8_t *w = p->weights, *right = p->requant.right;
+    const int32_t *fraction = p->requant.fraction;
+    for (int8_t *end = y + m; y != end; y += 2, w += 2 * k, fraction += 2, right += 2) {
         int32_t acc[4] = {0, 0, 0, 0};
         if (first) {
             acc[0] = *first++;
@@ -205,115 +201,97 @@ LMCU_INLINE void forward_plain_pair(const lmcu_conv2d_t *p, const lmcu_factors_t
             acc[3] = *second++;
         }
         lmcu_dot_pair(patches, w, w + k, k, acc);
-        if (f) {
-            lmcu_lora_add_pair(f, t, o, 2, acc);
-            if (!lmcu_are_small(acc, 4)) {
-                write_any(p, o, 2, acc, y);
-                write_any(p, o, 2, acc + 2, y + m);
-                continue;
-            }
-        }
         for (int32_t r = 0; r < 2; ++r) {
-            const int32_t by = multiplier[r], right = shift[r];
-            y[r] = lmcu_plain_output(acc[r], by, right, offset);
-            y[m + r] = lmcu_plain_output(acc[2 + r], by, right, offset);
+            const int32_t by = fraction[r], down = right[r];
+            y[r] = lmcu_plain_output(acc[r], by, down, offset);
+            y[m + r] = lmcu_plain_output(acc[2 + r], by, down, offset);
         }
     }
 }
 
-/* Two neighbouring positions: y [2][out_c]; the rest as above. */
-static void forward_pair(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *first,
-                         const int32_t *second, const int16_t *patches, int32_t k, int8_t *y)
+/* Two neighbouring positions: y [2][out_c] */
+static void forward_pair(const lmcu_conv2d_t *p, const begin_t from[2], const int16_t *patches, int32_t k, int8_t *y)
 {
     const int32_t m = p->out_c;
     for (int32_t o = 0; o < m; o += 2) {
         const int32_t rows = m - o < 2 ? 1 : 2;
         int32_t acc[4] = {0, 0, 0, 0};
-        if (first) {
-            acc[0] = first[o];
-            acc[1] = first[o + rows - 1];
-            acc[2] = second[o];
-            acc[3] = second[o + rows - 1];
+        if (from[0].bias) {
+            acc[0] = from[0].bias[o];
+            acc[1] = from[0].bias[o + rows - 1];
+            acc[2] = from[1].bias[o];
+            acc[3] = from[1].bias[o + rows - 1];
         }
         const int8_t *w = p->weights + (intptr_t)o * k;
         lmcu_dot_pair(patches, w, w + (rows - 1) * k, k, acc);
-        if (f) {
-            lmcu_lora_add_pair(f, t, o, rows, acc);
-        }
-        write_any(p, o, rows, acc, y + o);
-        write_any(p, o, rows, acc + 2, y + m + o);
+        write_any(p, from[0].beside, o, rows, acc, y + o);
+        write_any(p, from[1].beside, o, rows, acc + 2, y + m + o);
+    }
+}
+
+static void forward_both(const lmcu_conv2d_t *p, int plain, const begin_t from[2], const int16_t *patches, int32_t k, int8_t *y)
+{
+    if (plain && !from[0].beside && p->out_c % 2 == 0) {
+        forward_plain_pair(p, from[0].bias, from[1].bias, patches, k, y);
+    } else {
+        forward_pair(p, from, patches, k, y);
     }
 }
 #else
 enum { POSITIONS = 1 };
-#endif
 
-#if LMCU_NUMERICS_I16
-/* The biases with what the adapter adds to each of n positions, in scratch, if no sum can overflow then. */
-static int add_to_biases(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t n,
-                         int32_t *to, const int32_t *bias[2])
+static void forward_both(const lmcu_conv2d_t *p, int plain, const begin_t from[2], const int16_t *patches, int32_t k, int8_t *y)
 {
-    int small = 1;
-    for (int32_t i = 0; i < n; ++i, to += p->out_c) {
-        small = lmcu_lora_bias(f, t + i, p->bias, 0, p->out_c, to) && small;
-    }
-    for (int32_t i = n; small && i-- > 0;) {
-        to -= p->out_c;
-        bias[i] = to;
-    }
-    return small;
+    (void)p, (void)plain, (void)from, (void)patches, (void)k, (void)y;
 }
 #endif
+
+/* What the adapter makes of the biases of one position, in `to` [out_c]. */
+static begin_t with_adapter(const lmcu_conv2d_t *p, const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *to)
+{
+    lmcu_projection_t t;
+    const int32_t *bias = f->lora->in_bias != 0 ? p->bias : 0;
+    lmcu_lora_project(f, patch, step, &t);
+    lmcu_lora_deltas(f, &t, bias, 0, p->out_c, to);
+    const begin_t begin = {f->lora->in_bias != 0 ? to : p->bias, f->lora->in_bias != 0 ? 0 : to};
+    return begin;
+}
 
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t k = patch_length(p), count = p->out_h * p->out_w;
     const scratch_t s = prepare_scratch(p, 2, scratch);
-    const int plain = lmcu_is_plain(p, k);
-    lmcu_projection_t t[2];
+    const int plain = lmcu_is_plain(p);
+    int32_t *deltas = (int32_t *)(void *)s.rest;
     lmcu_factors_t f;
     if (lora) {
 #if LMCU_NUMERICS_I16
         f = lmcu_lora_direct(lora, k, p->out_c);
 #else
-        f = lmcu_lora_expand_forward(lora, k, p->out_c, s.rest);
+        f = lmcu_lora_expand(lora, k, p->out_c, s.rest);
+        deltas += lora->rank * (k + p->out_c);
 #endif
     }
     int32_t oy = 0, ox = 0;
     for (int32_t position = 0; position < count; position += POSITIONS) {
         const int32_t n = count - position < POSITIONS ? 1 : POSITIONS;
-        const int32_t *bias[2] = {p->bias, p->bias};
-        const lmcu_factors_t *beside = lora ? &f : 0; /* what is not in the biases */
+        begin_t from[2] = {{p->bias, 0}, {p->bias, 0}};
         for (int32_t i = 0; i < n; ++i) {
             load_patch(p, x, oy, ox, s.bytes, s.patch + LMCU_GROUP * i, LMCU_GROUP * n);
             if (lora) {
-                lmcu_lora_project(&f, s.patch + LMCU_GROUP * i, LMCU_GROUP * n, t + i);
+                from[i] = with_adapter(p, &f, s.patch + LMCU_GROUP * i, LMCU_GROUP * n, deltas + i * p->out_c);
             }
             if (++ox == p->out_w) {
                 ox = 0;
                 ++oy;
             }
         }
-#if LMCU_NUMERICS_I16
-        if (lora && k <= LMCU_SMALL_K) {
-            beside = add_to_biases(p, &f, t, n, (int32_t *)(void *)s.rest, bias) ? 0 : beside;
-        }
-#endif
-#if LMCU_DSP
-        if (n == 2 && plain && !beside && p->out_c % 2 == 0) {
-            forward_plain_pair(p, 0, t, bias[0], bias[1], s.patch, k, y);
-        } else if (n == 2 && plain && p->out_c % 2 == 0 && !LMCU_NUMERICS_I16) {
-            forward_plain_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);
-        } else if (n == 2) {
-            forward_pair(p, beside, t, bias[0], bias[1], s.patch, k, y);
-        }
         if (n == 2) {
-            y += 2 * p->out_c;
-            continue;
+            forward_both(p, plain, from, s.patch, k, y);
+        } else {
+            forward_position(p, plain, from, s.patch, k, y);
         }
-#endif
-        forward_position(p, beside, t, plain, bias[0], s.patch, k, y);
-        y += p->out_c;
+        y += n * p->out_c;
     }
 }
 
@@ -399,7 +377,7 @@ static void backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8
     float *val = s.rest, *free = val + (dx ? k : 0);
     lmcu_factors_t f;
     if (lora) {
-        f = lmcu_lora_expand_backward(lora, k, m, free);
+        f = lmcu_lora_expand(lora, k, m, free);
         free += lora->rank * (k + m);
     }
     for (int32_t oy = 0; oy < p->out_h; ++oy) {

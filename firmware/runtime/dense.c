@@ -31,83 +31,134 @@ LMCU_NOINLINE static int8_t large_output(int32_t acc, uint64_t multiplier, uint3
     return lmcu_to_output(lmcu_round_half_away(acc, multiplier, shift), zero_point, clamp);
 }
 
-/* y of `rows` outputs from o */
-static void write_outputs(const lmcu_dense_t *p, int32_t o, int32_t rows, const int32_t *acc, int8_t *restrict y)
+enum { BLOCK = 64 }; /* outputs whose biases take in what the adapter adds at a time */
+
+/* Some outputs of one row: what their sums begin with, from the first of them on, or NULL; what the adapter adds where that
+ * may overflow, else NULL; z_w times the patch's sum. */
+typedef struct {
+    int32_t first, end;
+    const int32_t *bias, *beside;
+    int32_t too_much;
+} part_t;
+
+static int8_t quick_output(const lmcu_dense_t *p, int32_t acc, int32_t o)
 {
-    const int32_t step = p->requant.per_channel ? 1 : 0, zero_point = p->output_zero_point;
-    const lmcu_clamp_t clamp = p->clamp;
-    const uint64_t *multiplier = p->requant.multiplier + o * step;
-    const uint8_t *shift = p->requant.shift + o * step;
-    for (int32_t i = 0; i < rows; ++i, multiplier += step, shift += step) {
-        if (*shift >= 65u) { /* as most are */
-            const int32_t value = lmcu_round_half_away_small(acc[i], *multiplier, *shift);
-            y[i] = (int8_t)lmcu_clamp_i32(value + zero_point, clamp.act_min, clamp.act_max);
-        } else {
-            y[i] = large_output(acc[i], *multiplier, *shift, zero_point, &clamp);
-        }
-    }
+    const lmcu_quick_t *q = p->quick + (p->requant.per_channel ? o : 0);
+    const int8_t y = lmcu_quick_output(acc, q->multiplier, q->shift, (2 * p->output_zero_point + 1) * (1 << q->shift));
+    return (int8_t)lmcu_clamp_i32(y, p->clamp.act_min, p->clamp.act_max);
 }
 
-/* Outputs [first, end) of one row: y [m]. f and t are NULL without an adapter, or where `bias`, from output `first` on, holds what it
- * adds. */
-static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias,
-                        const int16_t *patch, int32_t too_much, int32_t first, int32_t end, int8_t *y)
+/* y of output o */
+static int8_t output(const lmcu_dense_t *p, int32_t acc, int32_t o)
 {
-    for (int32_t o = first; o < end; o += 4) {
-        const int32_t rows = end - o < 4 ? end - o : 4;
+    if (p->quick) {
+        return quick_output(p, acc, o);
+    }
+    const int32_t at = p->requant.per_channel ? o : 0;
+    const uint64_t multiplier = p->requant.multiplier[at];
+    const uint32_t shift = p->requant.shift[at];
+    if (shift >= 65u) { /* as most are */
+        const int32_t value = lmcu_round_half_away_small(acc, multiplier, shift) + p->output_zero_point;
+        return (int8_t)lmcu_clamp_i32(value, p->clamp.act_min, p->clamp.act_max);
+    }
+    return large_output(acc, multiplier, shift, p->output_zero_point, &p->clamp);
+}
+
+static void forward_part(const lmcu_dense_t *p, const part_t *part, const int16_t *patch, int8_t *y)
+{
+    for (int32_t o = part->first; o < part->end; o += 4) {
+        const int32_t rows = part->end - o < 4 ? part->end - o : 4, at = o - part->first;
         int32_t acc[4];
-        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, bias ? bias + (o - first) : 0, p->k, rows, acc);
-        for (int32_t i = 0; too_much != 0 && i < rows; ++i) {
-            acc[i] -= too_much;
+        lmcu_dot_block(patch, p->weights + (intptr_t)o * p->k, part->bias ? part->bias + at : 0, p->k, rows, acc);
+        for (int32_t i = 0; i < rows; ++i) {
+            acc[i] -= part->too_much;
+            acc[i] = part->beside ? lmcu_add_limited(acc[i], part->beside[at + i]) : acc[i];
+            y[o + i] = output(p, acc[i], o + i);
         }
-        if (f) {
-            lmcu_lora_add(f, t, o, rows, acc);
-        }
-        write_outputs(p, o, rows, acc, y + o);
     }
 }
 
-#if LMCU_NUMERICS_I16
-enum { BLOCK = 64 };      /* outputs whose biases take in what the adapter adds at a time */
-
-/* One row of an adapted layer, whose weights have no zero point. */
-static void forward_in_blocks(const lmcu_dense_t *p, const lmcu_factors_t *f, const lmcu_projection_t *t, const int16_t *patch,
-                              int8_t *y)
+#if LMCU_DSP
+/* Whether forward_pairs serves the layer: whole words of weights, nothing beside the biases. */
+static int is_for_pairs(const lmcu_dense_t *p)
 {
-    int32_t with_delta[BLOCK];
-    for (int32_t o = 0; o < p->m; o += BLOCK) {
-        const int32_t count = p->m - o < BLOCK ? p->m - o : BLOCK;
-        const int32_t *bias = p->bias ? p->bias + o : 0;
-        if (lmcu_lora_bias(f, t, bias, o, count, with_delta)) {
-            forward_row(p, 0, t, with_delta, patch, 0, o, o + count, y);
-        } else {
-            forward_row(p, f, t, bias, patch, 0, o, o + count, y);
+    return p->quick && p->bias && p->k % 8 == 0 && (uintptr_t)p->weights % 4u == 0u && p->weight_zero_point == 0 &&
+           lmcu_clamps_to_int8(&p->clamp);
+}
+
+/* The same, two outputs at a time of two or more; of an odd number the last but one is computed twice. */
+LMCU_NOINLINE static void forward_pairs(const lmcu_dense_t *p, const part_t *part, const int16_t *patch, int8_t *y)
+{
+    const int32_t k = p->k, step = p->requant.per_channel ? 1 : 0, twice = 2 * p->output_zero_point + 1;
+    const int8_t *w = p->weights + (intptr_t)part->first * k;
+    const lmcu_quick_t *q = p->quick + part->first * step;
+    const int32_t *bias = part->bias;
+    y += part->first;
+    for (int32_t left = part->end - part->first; left > 0; left -= 2) {
+        if (left == 1) {
+            w -= k;
+            q -= step;
+            --bias;
+            --y;
         }
+        int32_t acc[2] = {bias[0], bias[1]};
+        bias += 2;
+        w = lmcu_dot_two(patch, w, k, acc);
+        *y++ = lmcu_quick_output(acc[0], q->multiplier, q->shift, (int32_t)((uint32_t)twice << q->shift));
+        q += step;
+        *y++ = lmcu_quick_output(acc[1], q->multiplier, q->shift, (int32_t)((uint32_t)twice << q->shift));
+        q += step;
     }
+}
+#else
+static int is_for_pairs(const lmcu_dense_t *p)
+{
+    (void)p;
+    return 0;
+}
+
+static void forward_pairs(const lmcu_dense_t *p, const part_t *part, const int16_t *patch, int8_t *y)
+{
+    (void)p, (void)part, (void)patch, (void)y;
 }
 #endif
+
+/* One row. f is NULL without an adapter. */
+static void forward_row(const lmcu_dense_t *p, const lmcu_factors_t *f, int pairs, const int16_t *patch, int8_t *y)
+{
+    part_t part = {0, p->m, p->bias, 0, excess(p, patch)};
+    int32_t to[BLOCK];
+    lmcu_projection_t t;
+    if (f) {
+        lmcu_lora_project(f, patch, LMCU_GROUP, &t);
+    }
+    for (; part.first < p->m; part.first = part.end) {
+        if (f) {
+            part.end = p->m - part.first < BLOCK ? p->m : part.first + BLOCK;
+            part.bias = p->bias ? p->bias + part.first : 0;
+            lmcu_lora_deltas(f, &t, f->lora->in_bias != 0 ? part.bias : 0, part.first, part.end - part.first, to);
+            part.beside = f->lora->in_bias != 0 ? 0 : to;
+            part.bias = f->lora->in_bias != 0 ? to : part.bias;
+        }
+        if (pairs && !part.beside && part.end - part.first > 1) {
+            forward_pairs(p, &part, patch, y);
+        } else {
+            forward_part(p, &part, patch, y);
+        }
+    }
+}
 
 void lmcu_dense_forward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch)
 {
     int16_t *patch = scratch;
-    lmcu_projection_t t;
+    const int pairs = is_for_pairs(p);
     lmcu_factors_t f;
     if (lora) {
         f = lmcu_lora_direct(lora, p->k, p->m);
     }
     for (int32_t row = 0; row < p->batch; ++row, x += p->k, y += p->m) {
         load_patch(p, x, patch);
-        const int32_t too_much = excess(p, patch);
-        if (lora) {
-            lmcu_lora_project(&f, patch, LMCU_GROUP, &t);
-        }
-#if LMCU_NUMERICS_I16
-        if (lora && p->k <= LMCU_SMALL_K) {
-            forward_in_blocks(p, &f, &t, patch, y);
-            continue;
-        }
-#endif
-        forward_row(p, lora ? &f : 0, &t, p->bias, patch, too_much, 0, p->m, y);
+        forward_row(p, lora ? &f : 0, pairs, patch, y);
     }
 }
 

@@ -19,6 +19,11 @@ typedef struct {
 static void valid_taps(int32_t start, int32_t size, int32_t kernel, int32_t dilation, int32_t *first, int32_t *end)
 {
     int32_t k = 0;
+    if (start >= 0 && start + (kernel - 1) * dilation < size) { /* as most are */
+        *first = 0;
+        *end = kernel;
+        return;
+    }
     while (k < kernel && start + k * dilation < 0) {
         ++k;
     }
@@ -87,11 +92,8 @@ static void accumulate_multiplied(const lmcu_conv2d_t *p, int32_t multiplier, co
 
 static void write_outputs(const lmcu_conv2d_t *p, int32_t first, int32_t count, const int32_t *acc, int8_t *restrict y)
 {
-    const int32_t *multiplier = p->requant.multiplier + first;
-    const int8_t *shift = p->requant.shift + first;
     for (int32_t i = 0; i < count; ++i) {
-        const int32_t value = lmcu_requant(acc[i], multiplier[i], shift[i]);
-        y[i] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
+        y[i] = lmcu_to_output(lmcu_requant_output(&p->requant, first + i, acc[i]), p->output_zero_point, &p->clamp);
     }
 }
 
@@ -134,10 +136,10 @@ LMCU_INLINE void forward_fours(const lmcu_conv2d_t *p, const int8_t *x, const wi
     const int32_t c = p->in_c, offset = 2 * p->output_zero_point + 1;
     const int32_t x_row = p->dilation_h * p->in_w * c, w_row = p->kernel_w * c;
     const uint32_t minus = (uint32_t)(-p->input_zero_point & 0xffff) * 0x10001u;
-    const int8_t *w = p->weights + weight_offset(p, win->ky_first, win->kx_first), *shift = p->requant.shift;
-    const int32_t *bias = p->bias, *multiplier = p->requant.multiplier;
+    const int8_t *w = p->weights + weight_offset(p, win->ky_first, win->kx_first), *right = p->requant.right;
+    const int32_t *bias = p->bias, *fraction = p->requant.fraction;
     x += input_offset(p, win, win->ky_first, win->kx_first);
-    for (int8_t *end = y + c; y != end; y += 4, x += 4, w += 4, bias += 4, multiplier += 4, shift += 4) {
+    for (int8_t *end = y + c; y != end; y += 4, x += 4, w += 4, bias += 4, fraction += 4, right += 4) {
         int32_t acc[4] = {bias[0], bias[1], bias[2], bias[3]};
         const int8_t *from = x, *by = w;
         for (int32_t ky = 0; ky < rows; ++ky, from += x_row, by += w_row) {
@@ -146,7 +148,7 @@ LMCU_INLINE void forward_fours(const lmcu_conv2d_t *p, const int8_t *x, const wi
             }
         }
         for (int32_t i = 0; i < 4; ++i) {
-            y[i] = lmcu_plain_output(acc[i], multiplier[i], shift[i], offset);
+            y[i] = lmcu_plain_output(acc[i], fraction[i], right[i], offset);
         }
     }
 }
@@ -170,7 +172,7 @@ static void forward_plain(const lmcu_conv2d_t *p, const int8_t *x, const window_
 static int is_for_fours(const lmcu_depthwise_t *p)
 {
     return p->multiplier == 1 && p->conv.out_c % 4 == 0 && p->conv.dilation_w == 1 && p->conv.bias &&
-           lmcu_is_plain(&p->conv, p->conv.kernel_h * p->conv.kernel_w);
+           lmcu_is_plain(&p->conv);
 }
 #else
 static void forward_plain(const lmcu_conv2d_t *p, const int8_t *x, const window_t *win, int8_t *y)
@@ -407,6 +409,84 @@ LMCU_INLINE int32_t add_row_of_taps(const lmcu_conv2d_t *p, int32_t stride, int3
     return n;
 }
 
+#if LMCU_DSP
+/* One tap of four channels, then on to the next in the same kernel row, which meets the output before. */
+#define TAP                                                                                                            \
+    "ldr %[o], [%[w]]\n\tldrd %[x], %[y], [%[v]]\n\tadd %[w], %[w], %[c]\n\tsxtb16 %[e], %[o]\n\t"                    \
+    "sxtb16 %[o], %[o], ror #8\n\tsmlabt %[s0], %[e], %[x], %[s0]\n\tsmlabt %[s1], %[o], %[y], %[s1]\n\t"             \
+    "ldrd %[x], %[y], [%[v], #8]\n\tsub %[v], %[v], %[c], lsl #2\n\tsmlatt %[s2], %[e], %[x], %[s2]\n\t"              \
+    "smlatt %[s3], %[o], %[y], %[s3]\n\t"
+#define OPERANDS                                                                                                       \
+    [v] "+&r"(v), [w] "+&r"(w), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [x] "=&r"(x), [y] "=&r"(y), \
+        [e] "=&r"(e), [o] "=&r"(o)
+
+/* The taps [first, end) of a kernel's side that meet an output, where stride and dilation are 1. */
+typedef struct {
+    int32_t first, end;
+} side_t;
+
+static side_t side_at(int32_t from_pad, int32_t kernel, int32_t size)
+{
+    const side_t side = {from_pad < size ? 0 : from_pad - size + 1, from_pad < kernel ? from_pad + 1 : kernel};
+    return side;
+}
+
+/* sum [4] of the channels from `v` and `w` on, where the first tap stands */
+LMCU_INLINE void gather_four(const lmcu_conv2d_t *p, int32_t rows, int32_t taps, const float *v, const int8_t *w, int32_t *sum)
+{
+    const int32_t c = p->out_c, up = (p->out_w - taps) * c, down = (p->kernel_w - taps) * c;
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    uint32_t x, y, e, o;
+    for (; rows > 0; --rows, v -= up, w += down) {
+        int32_t left = taps;
+        if (taps == 3) {
+            __asm__ volatile(TAP TAP TAP : OPERANDS : [c] "r"(c) : "memory");
+            continue;
+        }
+        __asm__ volatile("1:\n\t" TAP "subs %[left], %[left], #1\n\tbne 1b"
+                         : OPERANDS, [left] "+&r"(left) : [c] "r"(c) : "cc", "memory");
+    }
+    sum[0] = s0;
+    sum[1] = s1;
+    sum[2] = s2;
+    sum[3] = s3;
+}
+#undef TAP
+#undef OPERANDS
+
+/* gather() of a layer with stride, dilation and multiplier 1, `count` a multiple of four */
+static void gather_straight(const lmcu_conv2d_t *p, const float *words, int32_t iy, int32_t ix, int32_t first, int32_t count,
+                            int32_t *sum)
+{
+    const int32_t oy = iy + p->pad_top, ox = ix + p->pad_left;
+    const side_t y = side_at(oy, p->kernel_h, p->out_h), x = side_at(ox, p->kernel_w, p->out_w);
+    const float *v = words + ((intptr_t)(oy - y.first) * p->out_w + ox - x.first) * p->out_c + first;
+    const int8_t *w = p->weights + weight_offset(p, y.first, x.first) + first;
+    const int32_t rows = x.first < x.end ? y.end - y.first : 0;
+    for (int32_t i = 0; i < count; i += 4) {
+        gather_four(p, rows, x.end - x.first, v + i, w + i, sum + i);
+    }
+}
+
+static int is_straight(const lmcu_depthwise_t *p, int32_t count)
+{
+    const lmcu_conv2d_t *conv = &p->conv;
+    return (conv->stride_h | conv->stride_w | conv->dilation_h | conv->dilation_w | p->multiplier) == 1 && count % 4 == 0;
+}
+#else
+static int is_straight(const lmcu_depthwise_t *p, int32_t count)
+{
+    (void)p, (void)count;
+    return 0;
+}
+
+static void gather_straight(const lmcu_conv2d_t *p, const float *words, int32_t iy, int32_t ix, int32_t first, int32_t count,
+                            int32_t *sum)
+{
+    (void)p, (void)words, (void)iy, (void)ix, (void)first, (void)count, (void)sum;
+}
+#endif
+
 /* sum [count] of the channels from `first` of one input position: all taps, exact */
 static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, int32_t ix, int32_t first, int32_t count,
                    int32_t *sum)
@@ -414,6 +494,10 @@ static void gather(const lmcu_depthwise_t *p, const float *words, int32_t iy, in
     const lmcu_conv2d_t *conv = &p->conv;
     tap_t taps[MAX_TAPS];
     int32_t n = 0;
+    if (is_straight(p, count)) {
+        gather_straight(conv, words, iy, ix, first, count, sum);
+        return;
+    }
     for (int32_t c = 0; c < count; ++c) {
         sum[c] = 0;
     }

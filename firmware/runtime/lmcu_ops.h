@@ -21,14 +21,21 @@ typedef struct {
     int32_t max_is_bound;
 } lmcu_clamp_t;
 
+#if LMCU_NUMERICS_I16
+/* whole * 2^(exponent - 32), 2^30 <= whole < 2^31 */
+typedef struct {
+    int32_t whole, exponent;
+} lmcu_scaled_t;
+#endif
+
 /* The adapter of one layer; NULL where a layer is not adapted. */
 typedef struct {
     int32_t rank;
     int32_t a_offset, b_offset;  /* elements in factors and gradients */
+    int32_t in_bias;             /* 1: bias, what the adapter adds and W x together fit int32, whatever the factors */
 #if LMCU_NUMERICS_I16
-    const int32_t *c;            /* [m] fl32(gamma / s_w[o]) = c * 2^(c_exponent - 32), 2^30 <= c < 2^31 */
-    const int8_t *c_exponent;
-    int32_t c_top;               /* the largest c_exponent */
+    const lmcu_scaled_t *c;      /* [m] fl32(gamma / s_w[o]) */
+    const uint16_t *by_exponent; /* [m] the outputs, those with the largest exponents of c first */
     int32_t k, m;
     int32_t tables;              /* offset in lmcu_tables */
     /* whole * 2^exponent, 2^14 <= whole < 2^15: of gamma, of s_x, and of gamma * s_x */
@@ -49,12 +56,12 @@ typedef struct {
 } lmcu_block_t;
 #endif
 
-/* Requantization by gemmlowp's double rounding (convolution, depthwise): SaturatingRoundingDoublingHighMul by
- * multiplier[o], then RoundingDivideByPOT; shift > 0 shifts left first. acc is clamped to +-((2^31 - 1) >> max(shift, 0))
- * before, where the output is saturated already, so that nothing overflows. */
+/* Requantization by gemmlowp's double rounding (convolution, depthwise) of scales (1 + fraction[o] / 2^32) / 2^(right[o] + 1):
+ * SaturatingRoundingDoublingHighMul, then RoundingDivideByPOT by right + 1; right < -1 shifts left first. acc is clamped to
+ * +-((2^31 - 1) >> max(-1 - right, 0)) before, where the output is saturated already, so that nothing overflows. */
 typedef struct {
-    const int32_t *multiplier;
-    const int8_t *shift;
+    const int32_t *fraction;     /* -2^31 <= fraction < 0, twice gemmlowp's multiplier in its bits; 0: the scale is 0 */
+    const int8_t *right;
 } lmcu_requant_t;
 
 /* Requantization that rounds half away from zero (dense): sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift),
@@ -65,12 +72,19 @@ typedef struct {
     int32_t per_channel;        /* 0: one entry for all outputs */
 } lmcu_round_t;
 
+/* The same output from 32 bits: (floor(acc * multiplier / 2^32) + (2 z_y + 1) * 2^shift) >> (shift + 1), limited to int8;
+ * 0 <= multiplier < 2^31, 0 <= shift <= 20. The compiler proved it equal at every threshold. */
+typedef struct {
+    int32_t multiplier, shift;
+} lmcu_quick_t;
+
 /* y = clamp(RQ(b + W x) + z_y). x [batch][k], w [m][k], bias [m] or NULL, y [batch][m]. */
 typedef struct {
     int32_t batch, k, m;
     int32_t input_zero_point, weight_zero_point, output_zero_point;
     lmcu_clamp_t clamp;
-    lmcu_round_t requant;
+    lmcu_round_t requant;        /* its arrays are NULL where `quick` is there */
+    const lmcu_quick_t *quick;   /* [m] or [1]; NULL: no such numbers, or weights that a merge changes */
     const int8_t *weights;
     const int32_t *bias;
     const float *weight_scale;   /* s_w, [m]: backward only, NULL without */
@@ -165,8 +179,9 @@ void lmcu_dense_backward(const lmcu_dense_t *p, const lmcu_lora_t *lora, const i
                          float *dx, void *scratch);
 
 /* k = kernel_h * kernel_w * in_c, m = out_c. scratch: 4 * k4 forward, 2 * k4 backward, + k4 where in_c is no multiple of 4
- * and the kernel is larger than 1 x 1; with an adapter + 4 * rank * (k + m); backward, unless dx is NULL, + 4 * k. y may
- * be x where the kernel is 1 x 1 with stride 1 and no padding, and out_c <= in_c; dx may be dy there where in_c <= out_c */
+ * and the kernel is larger than 1 x 1; with an adapter forward + 8 * m and + 4 * rank * (k + m), in mode i16 backward only;
+ * backward, unless dx is NULL, + 4 * k. y may be x where the kernel is 1 x 1 with stride 1 and no padding, and out_c <= in_c;
+ * dx may be dy there where in_c <= out_c */
 void lmcu_conv2d_forward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, int8_t *y, void *scratch);
 void lmcu_conv2d_backward(const lmcu_conv2d_t *p, const lmcu_lora_t *lora, const int8_t *x, const int8_t *y, float *dy,
                           float *dx, void *scratch);

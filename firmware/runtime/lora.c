@@ -25,7 +25,7 @@ LMCU_INLINE void expand(const uint16_t *half, int32_t count, float *to, int32_t 
     }
 }
 
-static lmcu_factors_t expand_a(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
+lmcu_factors_t lmcu_lora_expand(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
     lmcu_factors_t f = lmcu_lora_direct(lora, k, m);
     f.a_t = scratch;
@@ -33,23 +33,6 @@ static lmcu_factors_t expand_a(const lmcu_lora_t *lora, int32_t k, int32_t m, fl
     for (int32_t j = 0; j < lora->rank; ++j) {
         expand(f.a_half + j * k, k, f.a_t + j, lora->rank);
     }
-    return f;
-}
-
-lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
-{
-    const lmcu_factors_t f = expand_a(lora, k, m, scratch);
-    for (int32_t o = 0; o < m; ++o) {
-        for (int32_t j = 0; j < lora->rank; ++j) {
-            f.b[j * m + o] = lmcu_half_to_float(f.b_half[o * lora->rank + j]);
-        }
-    }
-    return f;
-}
-
-lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
-{
-    const lmcu_factors_t f = expand_a(lora, k, m, scratch);
     expand(f.b_half, m * lora->rank, f.b, 1);
     return f;
 }
@@ -138,72 +121,48 @@ LMCU_INLINE int32_t round_delta(float l)
 }
 
 /* B[o,j] and B[o,j+1] */
-LMCU_INLINE void factors_b(const lmcu_factors_t *f, int expanded, int32_t rank, int32_t o, int32_t j, float b[2])
+LMCU_INLINE void factors_b(const lmcu_factors_t *f, int expanded, int32_t at, float b[2])
 {
     if (expanded) {
-        b[0] = f->b[j * f->m + o];
-        b[1] = f->b[(j + 1) * f->m + o];
+        b[0] = f->b[at];
+        b[1] = f->b[at + 1];
     } else {
-        lmcu_halves_to_floats(f->b_half + o * rank + j, &b[0], &b[1]);
+        lmcu_halves_to_floats(f->b_half + at, &b[0], &b[1]);
     }
 }
 
-LMCU_INLINE void add_delta(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict t, int32_t o,
-                           int32_t rows, int32_t *restrict acc)
+LMCU_INLINE void add_deltas(const lmcu_factors_t *f, int expanded, int32_t rank, const float *restrict t, const int32_t *bias,
+                            int32_t first, int32_t count, int32_t *restrict to)
 {
-    for (int32_t i = 0; i < rows; ++i) {
+    const float *c = f->lora->c + first;
+    for (int32_t i = 0, at = first * rank; i < count; ++i) {
         float s = 0.0f, b[2];
         int32_t j = 0;
-        for (; j + 2 <= rank; j += 2) {
-            factors_b(f, expanded, rank, o + i, j, b);
+        for (; j + 2 <= rank; j += 2, at += 2) {
+            factors_b(f, expanded, at, b);
             s = j == 0 ? b[0] * t[0] : s + b[0] * t[j]; /* the sign of a sum that is zero is lost in the integer */
             s = s + b[1] * t[j + 1];
         }
         if (j < rank) {
-            const float last = expanded ? f->b[j * f->m + o + i] : lmcu_half_to_float(f->b_half[(o + i) * rank + j]);
-            s = s + last * t[j];
+            s = s + (expanded ? f->b[at] : lmcu_half_to_float(f->b_half[at])) * t[j];
+            ++at;
         }
-        acc[i] = lmcu_add_limited(acc[i], round_delta(f->lora->c[o + i] * s));
+        to[i] = (bias ? bias[i] : 0) + round_delta(c[i] * s);
     }
 }
 
-void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *from, int32_t o, int32_t rows, int32_t *acc)
+void lmcu_lora_deltas(const lmcu_factors_t *f, const lmcu_projection_t *from, const int32_t *bias, int32_t first, int32_t count,
+                      int32_t *to)
 {
     const float *t = from->t;
     const int32_t rank = f->lora->rank;
-    if (!f->b && rank == 4 && rows == 4) {
-        add_delta(f, 0, 4, t, o, 4, acc);
-    } else if (!f->b) {
-        add_delta(f, 0, rank, t, o, rows, acc);
-    } else if (rank == 4 && rows == 4) {
-        add_delta(f, 1, 4, t, o, 4, acc);
-    } else if (rank == 4 && rows == 2) {
-        add_delta(f, 1, 4, t, o, 2, acc);
+    const lmcu_factors_t local = *f;
+    if (rank == 4 && bias && local.b) {
+        add_deltas(&local, 1, 4, t, bias, first, count, to);
+    } else if (rank == 4 && bias) {
+        add_deltas(&local, 0, 4, t, bias, first, count, to);
     } else {
-        add_delta(f, 1, rank, t, o, rows, acc);
-    }
-}
-
-/* The delta of output o, rank 4, expanded */
-LMCU_INLINE int32_t delta_of_four(const lmcu_factors_t *f, const float b[4], const float *t, int32_t o)
-{
-    const float s = ((b[0] * t[0] + b[1] * t[1]) + b[2] * t[2]) + b[3] * t[3];
-    return round_delta(f->lora->c[o] * s);
-}
-
-void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
-{
-    if (f->lora->rank != 4 || rows != 2) {
-        lmcu_lora_add(f, t, o, rows, acc);
-        lmcu_lora_add(f, t + 1, o, rows, acc + 2);
-        return;
-    }
-    const int32_t m = f->m;
-    const float *from = f->b + o;
-    for (int32_t r = 0; r < 2; ++r, ++from) {
-        const float b[4] = {from[0], from[m], from[2 * m], from[3 * m]};
-        acc[r] = lmcu_add_limited(acc[r], delta_of_four(f, b, t[0].t, o + r));
-        acc[2 + r] = lmcu_add_limited(acc[2 + r], delta_of_four(f, b, t[1].t, o + r));
+        add_deltas(&local, local.b != 0, rank, t, bias, first, count, to);
     }
 }
 

@@ -27,12 +27,6 @@ typedef struct {
 } lmcu_projection_t;
 
 void lmcu_lora_tables(void); /* after every change of the factors */
-/* So many products of an int8 weight, of zero point 0, with a patch value stay below 2^29. */
-enum { LMCU_SMALL_K = 16384 };
-/* with_delta [count] = bias + what the adapter adds to one position's accumulators of outputs from `first` on; bias may be
- * NULL. Whether every one's abs is below 2^29, so that LMCU_SMALL_K products on top stay below 2^30. */
-int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
-                   int32_t *with_delta);
 /* t[j] = sum_k A[j,k] * patch[k], exact */
 void lmcu_lora_products(const lmcu_factors_t *f, const int16_t *patch, int32_t step, int32_t *t);
 #else
@@ -41,7 +35,7 @@ typedef struct {
 } lmcu_projection_t;
 
 /* The factors during one layer call. Dense layers, with few positions, read binary16 where it stands. Convolutions expand
- * to float32 once, in the order that each product reads: a_t [k][rank]; b [rank][m] forward, [m][rank] backward. */
+ * to float32 once, in the order that the products read: a_t [k][rank], b [m][rank]. */
 typedef struct {
     const lmcu_lora_t *lora;
     int32_t k, m;
@@ -52,8 +46,7 @@ typedef struct {
 } lmcu_factors_t;
 
 /* scratch: 4 * rank * (k + m) bytes */
-lmcu_factors_t lmcu_lora_expand_forward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
-lmcu_factors_t lmcu_lora_expand_backward(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
+lmcu_factors_t lmcu_lora_expand(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch);
 
 /* dB and dA of one position, a lone patch, added to the gradient buffers; h [rank] is left for lmcu_lora_add_input_gradient. */
 void lmcu_lora_backward(const lmcu_factors_t *f, const int16_t *patch, const float *g, float *h);
@@ -67,11 +60,10 @@ lmcu_factors_t lmcu_lora_direct(const lmcu_lora_t *lora, int32_t k, int32_t m);
 /* t[j] = sum_k A[j,k] * patch[k]; step: between the patch's groups (patch.h) */
 void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, lmcu_projection_t *t);
 
-/* acc[i] += round(c[o+i] * sum_j B[o+i,j] * t[j]), saturated, for `rows` <= 4 outputs from o */
-void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc);
-
-/* The same for two positions, `rows` <= 2 outputs each: t [2], acc [2][2]; in mode f32 of expanded factors only. */
-void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc);
+/* to[i] = bias[i] + delta, delta = round(c[o] * sum_j B[o,j] * t[j]) limited to +-2^30, of `count` outputs o from `first` on.
+ * `bias` begins with output `first`; NULL: 0. */
+void lmcu_lora_deltas(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                      int32_t *to);
 
 /* acc + delta, limited to int32 */
 LMCU_INLINE int32_t lmcu_add_limited(int32_t acc, int32_t delta)

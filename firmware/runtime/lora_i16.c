@@ -33,22 +33,43 @@ static int16_t *table_b(const lmcu_lora_t *lora)
     return table_a(lora) + lora->rank * lmcu_patch_length(lora->k);
 }
 
+#if LMCU_DSP
+/* The largest magnitude of `count` factors, eight of them at a time; leaves the rest of them to the caller. */
+static uint32_t largest_of_eights(const uint16_t *half, int32_t count)
+{
+    const uint16_t *const end = half + (count & ~7);
+    uint32_t most = 0;
+    const uint32_t mask = 0x7fff7fffu;
+#define TWO(from) "and " from ", " from ", %[mask]\n\tuqsub16 " from ", " from ", %[most]\n\tuadd16 %[most], %[most], " from "\n\t"
+    if (half != end) {
+        __asm__ volatile("1:\n\tldr r8, [%[half], #4]\n\tldr r9, [%[half], #8]\n\tldr r10, [%[half], #12]\n\t"
+                         "ldr r11, [%[half]], #16\n\t" TWO("r8") TWO("r9") TWO("r10") TWO("r11") "cmp %[half], %[end]\n\tbne 1b"
+                         : [half] "+&r"(half), [most] "+&r"(most)
+                         : [mask] "r"(mask), [end] "r"(end)
+                         : "r8", "r9", "r10", "r11", "cc", "memory");
+    }
+#undef TWO
+    return (most >> 16) > (most & 0xffffu) ? most >> 16 : most & 0xffffu;
+}
+enum { EIGHTS = ~7 };
+#else
+static uint32_t largest_of_eights(const uint16_t *half, int32_t count)
+{
+    (void)half, (void)count;
+    return 0;
+}
+enum { EIGHTS = 0 };
+#endif
+
 /* The exponent field of the largest of `count` factors, 1 for subnormals. */
 static int32_t top_exponent(const uint16_t *half, int32_t count)
 {
-    uint32_t most = 0;
-    int32_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        for (int32_t u = 0; u < 4; ++u) {
-            const uint32_t magnitude = (uint32_t)half[i + u] << 17;
-            most = magnitude > most ? magnitude : most;
-        }
-    }
-    for (; i < count; ++i) {
-        const uint32_t magnitude = (uint32_t)half[i] << 17;
+    uint32_t most = largest_of_eights(half, count);
+    for (int32_t i = count & EIGHTS; i < count; ++i) {
+        const uint32_t magnitude = half[i] & 0x7fffu;
         most = magnitude > most ? magnitude : most;
     }
-    return most >> 27 != 0u ? (int32_t)(most >> 27) : 1;
+    return most >> 10 != 0u ? (int32_t)(most >> 10) : 1;
 }
 
 /* How factors become integers of `bits` bits: their unit is 2^(top - 14 - bits). */
@@ -74,44 +95,62 @@ LMCU_INLINE int16_t fitted(uint16_t half, const fit_t *fit)
     return (int16_t)((half & 0x8000u) != 0u ? -value : value);
 }
 
-/* Two neighbours. */
-LMCU_INLINE void fit_two(const uint16_t *half, const fit_t *fit, int16_t *first, int16_t *second)
+#if LMCU_DSP && LMCU_HALF_HARDWARE
+/* fitted() of four neighbours, where the limit, of 11 bits or more, cannot be exceeded since the largest is exact: of two words,
+ * made by `order`, twice each magnitude, cut off, then halved with the last bit rounded up, then the signs. */
+#define FOUR(order)                                                                                                    \
+    "1:\n\tldr %[x], [%[half]], #4\n\tldr %[y], [%[half]], #4\n\t" order                                              \
+    "bic %[x], %[e], #0x80008000\n\tbic %[y], %[o], #0x80008000\n\tvmov s0, s1, %[x], %[y]\n\t"                       \
+    "vcvtt.f32.f16 s2, s0\n\tvcvtt.f32.f16 s3, s1\n\tvcvtb.f32.f16 s0, s0\n\tvcvtb.f32.f16 s1, s1\n\t"                \
+    "vmul.f32 s0, s0, %[scale]\n\tvmul.f32 s1, s1, %[scale]\n\tvmul.f32 s2, s2, %[scale]\n\tvmul.f32 s3, s3, %[scale]\n\t" \
+    "vcvt.u32.f32 s0, s0\n\tvcvt.u32.f32 s1, s1\n\tvcvt.u32.f32 s2, s2\n\tvcvt.u32.f32 s3, s3\n\t"                     \
+    "vmov %[x], %[y], s0, s1\n\tvmov %[u], %[v], s2, s3\n\tpkhbt %[x], %[x], %[u], lsl #16\n\t"                         \
+    "pkhbt %[y], %[y], %[v], lsl #16\n\tuhadd16 %[x], %[x], %[ones]\n\tuhadd16 %[y], %[y], %[ones]\n\t"                \
+    "ssub16 %[u], %[zero], %[x]\n\tsadd16 %[v], %[e], %[zero]\n\tsel %[x], %[x], %[u]\n\tssub16 %[u], %[zero], %[y]\n\t" \
+    "sadd16 %[v], %[o], %[zero]\n\tsel %[y], %[y], %[u]\n\tstrd %[x], %[y], [%[to]]\n\tadd %[to], %[to], %[step]\n\t"  \
+    "cmp %[half], %[end]\n\tbne 1b"
+#define OPERANDS                                                                                                       \
+    : [half] "+&r"(half), [to] "+&r"(to), [x] "=&r"(x), [y] "=&r"(y), [u] "=&r"(u), [v] "=&r"(v), [e] "=&r"(e), [o] "=&r"(o)  \
+    : [end] "r"(end), [step] "r"(2 * step), [ones] "r"(0x00010001u), [zero] "r"(0), [scale] "t"(fit->scale)             \
+    : "s0", "s1", "s2", "s3", "cc", "memory"
+
+/* The groups of four of `count` factors, `step` values from one to the next in `to`: in the order of patches, or as they stand. Returns
+ * how many factors that is: none where they need the limit. */
+static int32_t fit_groups(const uint16_t *half, int32_t count, int in_order, const fit_t *fit, int16_t *to, int32_t step)
 {
-#if LMCU_HALF_HARDWARE
-    if (fit->bits >= 11) { /* the largest is exact: nothing exceeds the limit. Halves are kept, one bit, for the rounding. */
-        float a, b;
-        int32_t x, y;
-        lmcu_halves_to_floats(half, &a, &b);
-        x = (int32_t)(a * fit->scale);
-        y = (int32_t)(b * fit->scale);
-        *first = (int16_t)((x + (x >> 31) + 1) >> 1);
-        *second = (int16_t)((y + (y >> 31) + 1) >> 1);
-        return;
+    const uint16_t *const end = half + (count & ~3);
+    uint32_t x, y, u, v, e, o;
+    if (fit->bits < 11 || half == end) {
+        return 0;
     }
-#endif
-    *first = fitted(half[0], fit);
-    *second = fitted(half[1], fit);
+    if (in_order) {
+        __asm__ volatile(FOUR("mov %[e], %[x]\n\tmov %[o], %[y]\n\t") OPERANDS);
+    } else {
+        __asm__ volatile(FOUR("pkhbt %[e], %[x], %[y], lsl #16\n\tpkhtb %[o], %[y], %[x], asr #16\n\t") OPERANDS);
+    }
+    return count & ~3;
 }
+#undef FOUR
+#undef OPERANDS
+#else
+static int32_t fit_groups(const uint16_t *half, int32_t count, int in_order, const fit_t *fit, int16_t *to, int32_t step)
+{
+    (void)half, (void)count, (void)in_order, (void)fit, (void)to, (void)step;
+    return 0;
+}
+#endif
 
 static void make_a(const lmcu_lora_t *lora)
 {
     const uint16_t *half = lmcu_model.factors + lora->a_offset;
-    const int32_t k = lora->k, k4 = lmcu_patch_length(k), bits = lmcu_sum_bits(k);
+    const int32_t k = lora->k, k4 = lmcu_patch_length(k), bits = lmcu_sum_bits(k), step = LMCU_GROUP * lora->rank;
     const int32_t top = top_exponent(half, lora->rank * k);
     const fit_t fit = fit_to(top, bits);
-    int16_t *to = table_a(lora);
     table_of(lora)[0] = (int16_t)(top - 14 - bits);
-    for (int32_t i = 0; i < k4; i += LMCU_GROUP) {
-        for (int32_t j = 0; j < lora->rank; ++j, to += LMCU_GROUP) {
-            const uint16_t *from = half + j * k + i;
-            if (i + LMCU_GROUP <= k) {
-                fit_two(from, &fit, &to[LMCU_PLACE(0)], &to[LMCU_PLACE(1)]);
-                fit_two(from + 2, &fit, &to[LMCU_PLACE(2)], &to[LMCU_PLACE(3)]);
-                continue;
-            }
-            for (int32_t u = 0; u < LMCU_GROUP; ++u) {
-                to[LMCU_PLACE(u)] = i + u < k ? fitted(from[u], &fit) : 0;
-            }
+    for (int32_t j = 0; j < lora->rank; ++j, half += k) {
+        int16_t *const row = table_a(lora) + LMCU_GROUP * j;
+        for (int32_t i = fit_groups(half, k, 0, &fit, row, step); i < k4; ++i) {
+            row[i / LMCU_GROUP * step + LMCU_PLACE(i % LMCU_GROUP)] = i < k ? fitted(half[i], &fit) : 0;
         }
     }
 }
@@ -119,19 +158,16 @@ static void make_a(const lmcu_lora_t *lora)
 static void make_b(const lmcu_lora_t *lora)
 {
     const uint16_t *half = lmcu_model.factors + lora->b_offset;
-    const int32_t rank = lora->rank, rank2 = even(rank), bits = 15 - lmcu_log2_up((uint32_t)rank);
-    const int32_t top = top_exponent(half, lora->m * rank);
+    const int32_t rank = lora->rank, rank2 = even(rank), bits = 15 - lmcu_log2_up((uint32_t)rank), count = lora->m * rank;
+    const int32_t top = top_exponent(half, count);
     const fit_t fit = fit_to(top, bits);
-    int16_t *to = table_b(lora);
+    int16_t *const to = table_b(lora);
     table_of(lora)[1] = (int16_t)(top - 14 - bits);
-    for (int32_t o = 0; o < lora->m; ++o, to += rank2, half += rank) {
-        int32_t j = 0;
-        for (; j + 2 <= rank; j += 2) {
-            fit_two(half + j, &fit, &to[j], &to[j + 1]);
-        }
-        if (j < rank) {
-            to[j] = fitted(half[j], &fit);
-            to[j + 1] = 0;
+    const int32_t done = rank == rank2 ? fit_groups(half, count, 1, &fit, to, LMCU_GROUP) : 0;
+    for (int32_t o = done / rank; o < lora->m; ++o) {
+        to[o * rank2 + rank2 - 1] = 0;
+        for (int32_t j = 0; j < rank; ++j) {
+            to[o * rank2 + j] = fitted(half[o * rank + j], &fit);
         }
     }
 }
@@ -288,76 +324,62 @@ LMCU_INLINE int32_t product(const int16_t *b, const int16_t *t, int32_t rank2)
     return s;
 }
 
-/* The outputs whose exponents are above `least`; what wraps around is not small. */
-static uint32_t bias_of_some(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t least, const int32_t *bias,
-                             int32_t first, int32_t count, int32_t *with_delta)
+/* What is added to output o. */
+LMCU_INLINE int32_t delta_of(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o)
 {
-    uint32_t any = 0;
-    for (int32_t i = 0, o = first; i < count; ++i, ++o) {
-        const int32_t exponent = f->lora->c_exponent[o];
-        if (exponent > least) {
-            const int32_t scaled = high_product(product(f->b + o * f->rank2, t->t, f->rank2), f->lora->c[o]);
-            const uint32_t sum = (bias ? (uint32_t)bias[i] : 0u) + (uint32_t)to_steps(scaled, t->half - exponent);
-            with_delta[i] = (int32_t)sum;
-            any |= sum + 0x20000000u;
-        }
-    }
-    return any;
+    const lmcu_scaled_t c = f->lora->c[o];
+    return to_steps(high_product(product(f->b + o * f->rank2, t->t, f->rank2), c.whole), t->half - c.exponent);
 }
 
 #if LMCU_DSP
-/* Rank 3 or 4; where a result would have to be enlarged, the bias alone. */
-static uint32_t bias_of_four(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first,
-                             int32_t count, int32_t *to)
+/* Rank 3 or 4, an even count; where a result would have to be enlarged, the bias alone. */
+#define ONE                                                                                                            \
+    "ldrd %[x], %[y], [%[b]], #8\n\tsmuad %[s], %[x], %[t01]\n\tsmlad %[s], %[y], %[t23], %[s]\n\t"                   \
+    "ldrd %[x], %[y], [%[c]], #8\n\tsmmulr %[s], %[s], %[x]\n\tsub %[y], %[half], %[y]\n\tldr %[x], [%[bias]], #4\n\t" \
+    "asr %[s], %[s], %[y]\n\tadd %[s], %[s], #1\n\tadd %[s], %[x], %[s], asr #1\n\tstr %[s], [%[to]], #4\n\t"
+static void add_shrunk(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                       int32_t *to)
 {
     const int16_t *b = f->b + 4 * first;
-    const int32_t *c = f->lora->c + first, *const end = to + count;
-    const int8_t *exponent = f->lora->c_exponent + first;
+    const lmcu_scaled_t *c = f->lora->c + first;
+    int32_t *const end = to + count;
     const uint32_t t01 = lmcu_load_word(t->t), t23 = lmcu_load_word(t->t + 2);
-    uint32_t any = 0, s, x, y;
-    __asm__ volatile("1:\n\tldrd %[x], %[y], [%[b]], #8\n\tsmuad %[s], %[x], %[t01]\n\tldr %[x], [%[c]], #4\n\t"
-                     "smlad %[s], %[y], %[t23], %[s]\n\tldrsb %[y], [%[e]], #1\n\tsmmulr %[s], %[s], %[x]\n\t"
-                     "sub %[y], %[half], %[y]\n\tldr %[x], [%[bias]], #4\n\tasr %[s], %[s], %[y]\n\tadd %[s], %[s], #1\n\t"
-                     "add %[s], %[x], %[s], asr #1\n\tstr %[s], [%[to]], #4\n\tadd %[s], %[s], #0x20000000\n\t"
-                     "orr %[any], %[any], %[s]\n\tcmp %[to], %[end]\n\tbne 1b"
-                     : [b] "+&r"(b), [c] "+&r"(c), [e] "+&r"(exponent), [bias] "+&r"(bias), [to] "+&r"(to), [any] "+&r"(any),
-                       [s] "=&r"(s), [x] "=&r"(x), [y] "=&r"(y)
+    uint32_t s, x, y;
+    __asm__ volatile("1:\n\t" ONE ONE "cmp %[to], %[end]\n\tbne 1b"
+                     : [b] "+&r"(b), [c] "+&r"(c), [bias] "+&r"(bias), [to] "+&r"(to), [s] "=&r"(s), [x] "=&r"(x),
+                       [y] "=&r"(y)
                      : [t01] "r"(t01), [t23] "r"(t23), [half] "r"(t->half), [end] "r"(end)
                      : "cc", "memory");
-    return any;
+}
+#undef ONE
+
+/* The others: outputs whose weights hardly have a scale. */
+static void add_enlarged(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                         int32_t *to)
+{
+    const uint16_t *at = f->lora->by_exponent, *const end = at + f->lora->m;
+    for (; at != end && f->lora->c[*at].exponent > t->half; ++at) {
+        const int32_t i = *at - first;
+        if (i >= 0 && i < count) {
+            to[i] = bias[i] + delta_of(f, t, *at);
+        }
+    }
 }
 #endif
 
-int lmcu_lora_bias(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
-                   int32_t *with_delta)
+void lmcu_lora_deltas(const lmcu_factors_t *f, const lmcu_projection_t *t, const int32_t *bias, int32_t first, int32_t count,
+                      int32_t *to)
 {
-    uint32_t any = 0;
-    int32_t done = -256; /* up to this exponent */
 #if LMCU_DSP
-    if (f->rank2 == 4 && bias) {
-        any = bias_of_four(f, t, bias, first, count, with_delta);
-        done = t->half;
+    if (f->rank2 == 4 && bias && count % 2 == 0 && count > 0) {
+        add_shrunk(f, t, bias, first, count, to);
+        add_enlarged(f, t, bias, first, count, to);
+        return;
     }
 #endif
-    if (done < f->lora->c_top) { /* of channels whose weights hardly have a scale */
-        any |= bias_of_some(f, t, done, bias, first, count, with_delta);
+    for (int32_t i = 0; i < count; ++i) {
+        to[i] = (bias ? bias[i] : 0) + delta_of(f, t, first + i);
     }
-    return any < 0x40000000u;
-}
-
-/* Where biases do not take in what the adapter adds: seldom. */
-void lmcu_lora_add(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
-{
-    for (int32_t i = 0; i < rows; ++i, ++o) {
-        const int32_t scaled = high_product(product(f->b + o * f->rank2, t->t, f->rank2), f->lora->c[o]);
-        acc[i] = lmcu_add_limited(acc[i], to_steps(scaled, t->half - f->lora->c_exponent[o]));
-    }
-}
-
-void lmcu_lora_add_pair(const lmcu_factors_t *f, const lmcu_projection_t *t, int32_t o, int32_t rows, int32_t *acc)
-{
-    lmcu_lora_add(f, t, o, rows, acc);
-    lmcu_lora_add(f, t + 1, o, rows, acc + 2);
 }
 
 #else

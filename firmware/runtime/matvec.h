@@ -13,6 +13,38 @@
 void lmcu_dot_block(const int16_t *patch, const int8_t *w, const int32_t *bias, int32_t k, int32_t rows, int32_t *acc);
 
 #if LMCU_DSP
+/* Eight values of a row, two words, against those of the patch in r8 to r11. */
+#define LMCU_EIGHT(w, s)                                                                                               \
+    "ldrd %[x], %[z], [%[" w "]], #8\n\tsxtb16 %[e], %[x]\n\tsxtb16 %[x], %[x], ror #8\n\t"                           \
+    "smlad %[" s "], %[e], r8, %[" s "]\n\tsxtb16 %[e], %[z]\n\tsmlad %[" s "], %[x], r9, %[" s "]\n\t"               \
+    "sxtb16 %[z], %[z], ror #8\n\tsmlad %[" s "], %[e], r10, %[" s "]\n\tsmlad %[" s "], %[z], r11, %[" s "]\n\t"
+#define LMCU_TWO_EIGHTS "ldmia %[patch]!, {r8, r9, r10, r11}\n\t" LMCU_EIGHT("w0", "s0") LMCU_EIGHT("w1", "s1")
+#define LMCU_TWO_LOOP(body, stop)                                                                                      \
+    __asm__ volatile("1:\n\t" body "cmp %[patch], %[end]\n\tbne 1b"                                                    \
+                     : [patch] "+&r"(patch), [w0] "+&r"(w0), [w1] "+&r"(w1), [s0] "+&r"(s0), [s1] "+&r"(s1),            \
+                       [x] "=&r"(x), [z] "=&r"(z), [e] "=&r"(e)                                                        \
+                     : [end] "r"(stop)                                                                                 \
+                     : "r8", "r9", "r10", "r11", "cc", "memory")
+
+/* acc[r] += row r of w times a lone patch, for two rows at addresses of whole words; k is a multiple of 8. Returns the rows'
+ * end. */
+LMCU_INLINE const int8_t *lmcu_dot_two(const int16_t *patch, const int8_t *w0, int32_t k, int32_t *acc)
+{
+    const int8_t *w1 = w0 + k;
+    const int16_t *many = patch + (k & ~31), *end = patch + k;
+    int32_t s0 = acc[0], s1 = acc[1];
+    uint32_t x, z, e;
+    if (patch != many) {
+        LMCU_TWO_LOOP(LMCU_TWO_EIGHTS LMCU_TWO_EIGHTS LMCU_TWO_EIGHTS LMCU_TWO_EIGHTS, many);
+    }
+    if (patch != end) {
+        LMCU_TWO_LOOP(LMCU_TWO_EIGHTS, end);
+    }
+    acc[0] = s0;
+    acc[1] = s1;
+    return w1;
+}
+
 /* One group of four: the words of two rows become two pairs each, which meet the pairs of two patches. */
 #define LMCU_TWO_WORDS                                                                                                 \
     "ldr %[o0], [%[w0]], #4\n\tldr %[o1], [%[w1]], #4\n\tsxtb16 %[e0], %[o0]\n\tsxtb16 %[o0], %[o0], ror #8\n\t"        \

@@ -62,12 +62,10 @@ void *memset(void *to, int value, size_t count)
     uint8_t *d = to;
     if (aligned(to, to)) {
         const uint32_t word = (uint32_t)(uint8_t)value * 0x01010101u;
-        for (; count >= 16u; count -= 16u, d += 16) {
-            lmcu_word_t *four = (lmcu_word_t *)(void *)d;
-            four[0] = word;
-            four[1] = word;
-            four[2] = word;
-            four[3] = word;
+        for (; count >= 32u; count -= 32u, d += 32) {
+            lmcu_word_t *eight = (lmcu_word_t *)(void *)d;
+            eight[0] = eight[1] = eight[2] = eight[3] = word;
+            eight[4] = eight[5] = eight[6] = eight[7] = word;
         }
         for (; count >= 4u; count -= 4u, d += 4) {
             *(lmcu_word_t *)(void *)d = word;

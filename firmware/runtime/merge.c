@@ -110,7 +110,7 @@ static uint64_t mantissa_of(double value, int32_t *exponent)
     return (bits & 0xfffffffffffffull) | 0x10000000000000ull;
 }
 
-/* codegen/quantmath.py, quantize_multiplier */
+/* codegen/quantmath.py, double_rounding */
 static void write_requant(const lmcu_resident_t *p, uint32_t o, double ratio)
 {
     int32_t exponent;
@@ -119,10 +119,10 @@ static void write_requant(const lmcu_resident_t *p, uint32_t o, double ratio)
         fixed >>= 1;
         exponent += 1;
     }
-    const int32_t multiplier = exponent < -31 ? 0 : (int32_t)fixed;
-    const int8_t shift = exponent < -31 ? 0 : (int8_t)exponent;
-    memcpy(lmcu_weights + p->multiplier + 4u * o, &multiplier, 4u);
-    memcpy(lmcu_weights + p->shift + o, &shift, 1u);
+    const uint32_t fraction = exponent < -31 ? 0u : (uint32_t)(2u * fixed);
+    const int8_t right = exponent < -31 ? -1 : (int8_t)(-1 - exponent);
+    memcpy(lmcu_weights + p->multiplier + 4u * o, &fraction, 4u);
+    memcpy(lmcu_weights + p->shift + o, &right, 1u);
 }
 
 /* codegen/rounding.py: the exact multiplier, moved where double arithmetic, the definition, rounds a threshold to the other

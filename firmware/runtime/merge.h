@@ -9,7 +9,7 @@
 typedef struct {
     uint32_t m, k, rank;
     uint32_t scales;            /* of the weights: m, or 1 for all channels */
-    uint32_t rounds;            /* 1: lmcu_round_t (dense), uint64 and uint8; 0: lmcu_requant_t, int32 and int8 */
+    uint32_t rounds;            /* 1: lmcu_round_t (dense), uint64 and uint8; 0: fraction and right of lmcu_requant_t */
     uint32_t weights;           /* int8 [m][k] */
     int32_t bias;               /* int32 [m]; -1: none */
     uint32_t multiplier, shift; /* [scales] */

@@ -42,7 +42,7 @@ LMCU_INLINE int32_t lmcu_multiply(int32_t x, int32_t multiplier, int32_t shift)
     return lmcu_divide_by_power(lmcu_high_mul(x * (int32_t)(1u << left), multiplier), right);
 }
 
-/* RQ of convolutions: where it must be shifted left, acc is limited first; the output is saturated there. */
+/* Double rounding: where it must be shifted left, acc is limited first; the output is saturated there. */
 LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
 {
     const int32_t x = lmcu_saturate(acc);
@@ -53,46 +53,62 @@ LMCU_INLINE int32_t lmcu_requant(int64_t acc, int32_t multiplier, int32_t shift)
     return lmcu_multiply(lmcu_clamp_i32(x, -limit, limit), multiplier, shift);
 }
 
-/* Whether lmcu_plain_output serves a whole convolution with K values an output: every shift is to the right, no accumulator reaches 2^30
- * (K * 128 * 255 + |b|; with an adapter there is no bound: lmcu_are_small), the output is clamped to int8 only. */
-LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p, int32_t k)
+/* RQ of output o of a convolution */
+LMCU_INLINE int32_t lmcu_requant_output(const lmcu_requant_t *requant, int32_t o, int32_t acc)
 {
-    int plain = k <= 16384 && p->clamp.act_min == -128 && p->clamp.act_max == 127;
+    return lmcu_requant(acc, (int32_t)((uint32_t)requant->fraction[o] >> 1), -1 - requant->right[o]);
+}
+
+LMCU_INLINE int lmcu_clamps_to_int8(const lmcu_clamp_t *clamp)
+{
+    return clamp->act_min == -128 && clamp->act_max == 127;
+}
+
+/* Whether lmcu_plain_output serves a whole convolution: it shifts every output to the right and clamps to int8 only. */
+LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p)
+{
+    int plain = lmcu_clamps_to_int8(&p->clamp);
     for (int32_t o = 0; o < p->out_c; ++o) {
-        const int32_t bias = p->bias ? p->bias[o] : 0;
-        plain = plain && p->requant.shift[o] < 0 && bias < 1 << 29 && bias > -(1 << 29);
+        plain = plain && p->requant.fraction[o] < 0 && p->requant.right[o] > 0;
     }
     return plain;
 }
 
-/* Whether lmcu_plain_output serves these accumulators: -2^30 <= acc < 2^30. */
-LMCU_INLINE int lmcu_are_small(const int32_t *acc, int32_t count)
+/* x >> 1, limited to int8 */
+LMCU_INLINE int8_t lmcu_halve_to_int8(int32_t x)
 {
-    uint32_t any = 0;
-    for (int32_t i = 0; i < count; ++i) {
-        any |= (uint32_t)acc[i] + 0x40000000u;
-    }
-    return any >> 31 == 0u;
-}
-
-/* The int8 output for shift < 0 and -2^30 <= acc < 2^30, where nothing can overflow and no side needs a test; `offset` is
- * 2 * zero_point + 1. Half of the rounding and the zero point are added one bit below the result's last. */
-LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
-{
-#if defined(__ARM_FEATURE_SIMD32)
-    int32_t x;
-    __asm__("smmulr %0, %1, %2" : "=r"(x) : "r"(acc * 2), "r"(multiplier));
-#else
-    int32_t x = lmcu_high_mul(acc, multiplier);
-#endif
-    x += x >> 31; /* ties away from zero */
-    x = (x >> (-shift - 1)) + offset;
 #if defined(__ARM_FEATURE_SAT)
     __asm__("ssat %0, #8, %0, asr #1" : "+r"(x));
 #else
     x = lmcu_clamp_i32(x >> 1, -128, 127);
 #endif
     return (int8_t)x;
+}
+
+/* The int8 output for fraction < 0 and right > 0, where nothing can overflow and no side needs a test; `offset` is
+ * 2 * zero_point + 1. Half of the rounding and the zero point are added one bit below the result's last. */
+LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t fraction, int32_t right, int32_t offset)
+{
+#if defined(__ARM_FEATURE_SIMD32)
+    int32_t x;
+    __asm__("smmlar %0, %1, %2, %1" : "=r"(x) : "r"(acc), "r"(fraction));
+#else
+    int32_t x = lmcu_high_mul(acc, (int32_t)((uint32_t)fraction >> 1));
+#endif
+    x += x >> 31; /* ties away from zero */
+    return lmcu_halve_to_int8((x >> right) + offset);
+}
+
+/* lmcu_quick_t's output; `offset` is (2 * zero_point + 1) * 2^shift */
+LMCU_INLINE int8_t lmcu_quick_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
+{
+#if defined(__ARM_FEATURE_SIMD32)
+    int32_t x;
+    __asm__("smmla %0, %1, %2, %3" : "=r"(x) : "r"(acc), "r"(multiplier), "r"(offset));
+#else
+    const int32_t x = (int32_t)((int64_t)acc * multiplier >> 32) + offset;
+#endif
+    return lmcu_halve_to_int8(x >> shift);
 }
 
 /* RQ of dense layers: sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift). The low 32 bits of the product

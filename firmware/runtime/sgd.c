@@ -3,6 +3,7 @@
 #include "lmcu_strict.h"
 
 #include "lmcu_math.h"
+#include "patch.h"
 #include "random.h"
 #include "train.h"
 
@@ -83,21 +84,21 @@ LMCU_INLINE float covering(float sum, float next)
 #endif
 }
 
-/* The gradients times `rest`; returns what covers them all. */
+/* The gradients times `rest`; returns what covers them all. Four in turn are written out: -O2 would not. */
 static float scale_segment(const segment_t s, float rest)
 {
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
     float sum = 0.0f;
-    if (rest == 1.0f) {
-        for (; g != end; ++g) {
-            sum = covering(sum, *g);
-        }
+    for (; rest == 1.0f && end - g >= 4; g += 4) {
+        sum = covering(covering(covering(covering(sum, g[0]), g[1]), g[2]), g[3]);
     }
     for (; end - g >= 4; g += 4) {
-        for (int32_t i = 0; i < 4; ++i) {
-            g[i] = g[i] * rest;
-            sum = covering(sum, g[i]);
-        }
+        const float a = g[0] * rest, b = g[1] * rest, c = g[2] * rest, d = g[3] * rest;
+        g[0] = a;
+        g[1] = b;
+        g[2] = c;
+        g[3] = d;
+        sum = covering(covering(covering(covering(sum, a), b), c), d);
     }
     for (; g != end; ++g) {
         *g = *g * rest;
@@ -113,13 +114,6 @@ static float advance_segment(const segment_t s, float rest)
     const float *m = momentum() + s.first;
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
     float sum = 0.0f;
-    for (; end - g >= 4; g += 4, m += 4) {
-        for (int32_t i = 0; i < 4; ++i) {
-            const float next = mu * m[i] + g[i] * rest;
-            g[i] = next;
-            sum = covering(sum, next);
-        }
-    }
     for (; g != end; ++g, ++m) {
         *g = mu * *m + *g * rest;
         sum = covering(sum, *g);
@@ -144,18 +138,15 @@ static bool is_small_segment(const segment_t *s, float covers)
     return s->lr * covers <= 0x1p125f && s->lr_decay <= 0x1p100f;
 }
 
-/* One parameter takes the momentum that advance_segment or scale_segment left and rounds with 16 random bits, or to nearest. */
-LMCU_INLINE uint32_t written(const segment_t *s, bool plain, const float *m, float *keep, float p, bool nearest, uint32_t random16)
+/* v as binary16: rounded with 16 random bits, or to nearest */
+LMCU_INLINE uint16_t rounded(float v, bool nearest, uint32_t random16)
 {
-    const float value = new_value(s, plain, p, *m);
-    if (!plain) {
-        *keep = *m;
-    }
-    return nearest ? lmcu_half_nearest(value) : lmcu_half_stochastic_quick(value, random16);
+    return (uint16_t)(nearest ? lmcu_half_nearest(v) : lmcu_half_stochastic_quick(v, random16));
 }
 
-/* Parameter i takes one half of the random word i / 2. `plain` and `nearest` are constants after inlining. */
-LMCU_INLINE void write_segment(const segment_t s, bool plain, bool nearest)
+/* Parameter i takes the momentum that advance_segment left and one half of the random word i / 2. `nearest` is a constant after
+ * inlining. */
+LMCU_INLINE void write_segment(const segment_t s, bool nearest)
 {
     const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_UPDATE, lmcu_context.step);
     uint16_t *half = lmcu_model.factors + s.first, *const end = lmcu_model.factors + s.end;
@@ -164,35 +155,130 @@ LMCU_INLINE void write_segment(const segment_t s, bool plain, bool nearest)
     lmcu_random_t words = lmcu_rand_from(key, s.first >> 1);
     if ((s.first & 1u) != 0u && half != end) {
         const uint32_t random = lmcu_rand_next(&words);
-        *half = (uint16_t)written(&s, plain, m++, keep++, lmcu_half_to_float(*half), nearest, random >> 16);
+        *half = rounded(new_value(&s, false, lmcu_half_to_float(*half), *m), nearest, random >> 16);
         ++half;
+        *keep++ = *m++;
     }
     for (; end - half >= 2; half += 2, m += 2, keep += 2) {
         const uint32_t random = nearest ? 0u : lmcu_rand_next(&words);
         float p0, p1;
         lmcu_halves_to_floats(half, &p0, &p1);
-        half[0] = (uint16_t)written(&s, plain, m, keep, p0, nearest, random & 0xffffu);
-        half[1] = (uint16_t)written(&s, plain, m + 1, keep + 1, p1, nearest, random >> 16);
+        half[0] = rounded(new_value(&s, false, p0, m[0]), nearest, random & 0xffffu);
+        half[1] = rounded(new_value(&s, false, p1, m[1]), nearest, random >> 16);
+        keep[0] = m[0];
+        keep[1] = m[1];
     }
     if (half != end) {
-        *half = (uint16_t)written(&s, plain, m, keep, lmcu_half_to_float(*half), nearest, lmcu_rand_next(&words) & 0xffffu);
+        *half = rounded(new_value(&s, false, lmcu_half_to_float(*half), *m), nearest, lmcu_rand_next(&words) & 0xffffu);
+        *keep = *m;
     }
 }
 
 /* Functions of their own: inside lmcu_update the loop would find too few registers left. */
 LMCU_NOINLINE static void write_nearest(const segment_t s)
 {
-    write_segment(s, false, true);
+    write_segment(s, true);
 }
 
 LMCU_NOINLINE static void write_stochastic(const segment_t s)
 {
-    write_segment(s, false, false);
+    write_segment(s, false);
 }
 
+/* ---- without momentum and weight decay ---- */
+
+#if LMCU_HALF_HARDWARE && LMCU_DSP
+/* Both ways below begin alike: v - lr * m of two neighbours in s0 and s1, their bits in v and w, the first steps of a random word. */
+#define TWO_VALUES                                                                                                     \
+    "1:\n\tldr %[v], [%[half]]\n\tvmov s0, %[v]\n\tvldmia %[m]!, {s2, s3}\n\tvcvtt.f32.f16 s1, s0\n\t"                \
+    "vcvtb.f32.f16 s0, s0\n\tvmul.f32 s2, %[lr], s2\n\tvmul.f32 s3, %[lr], s3\n\tvsub.f32 s0, s0, s2\n\t"             \
+    "vsub.f32 s1, s1, s3\n\teor %[x], %[next], %[next], lsr #16\n\tvmov %[v], %[w], s0, s1\n\t"                       \
+    "mul %[x], %[x], %[first]\n\teor %[x], %[x], %[x], lsr #15\n\tmul %[x], %[x], %[second]\n\t"
+#define KEEP_TWO "str %[v], [%[half]], #4\n\tcmp %[half], %[end]\n\tbne 1b\n\t2:"
+#define OPERANDS                                                                                                       \
+    [half] "+&r"(half), [m] "+&r"(m), [next] "+&r"(next), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z), [v] "=&r"(v),       \
+        [w] "=&r"(w)                                                                                                   \
+        : [end] "r"(end), [step] "r"(words->step), [first] "r"(words->first), [second] "r"(words->second), [lr] "t"(s->lr)
+
+/* Pairs of parameters as long as both new values, before they are rounded, are 2^-14 at least and below 4: with random bits added to
+ * the 13 that binary16 has not, and these cut off, the conversion is exact. Returns where it stopped, before `end`. */
+static uint16_t *write_middling(const segment_t *s, uint16_t *half, const uint16_t *end, lmcu_random_t *words)
+{
+    const float *m = lmcu_model.gradients + (half - lmcu_model.factors);
+    const uint32_t least = 0u - (0x38800000u << 1);
+    uint32_t next = words->next, x, y, z, v, w;
+    __asm__ volatile(TWO_VALUES "add %[y], %[least], %[v], lsl #1\n\tadd %[z], %[least], %[w], lsl #1\n\t"
+                     "orr %[y], %[y], %[z]\n\tcmp %[y], #0x10000000\n\tbhs 2f\n\teor %[x], %[x], %[x], lsr #16\n\t"
+                     "add %[next], %[next], %[step]\n\tubfx %[y], %[x], #3, #13\n\tadd %[w], %[w], %[x], lsr #19\n\t"
+                     "add %[v], %[v], %[y]\n\tbfc %[w], #0, #13\n\tbfc %[v], #0, #13\n\tvmov s0, s1, %[v], %[w]\n\t"
+                     "vcvtb.f16.f32 s0, s0\n\tvcvtt.f16.f32 s0, s1\n\tvmov %[v], s0\n\t" KEEP_TWO
+                     : OPERANDS, [least] "r"(least)
+                     : "s0", "s1", "s2", "s3", "cc", "memory");
+    words->next = next;
+    return half;
+}
+
+/* The same as long as both are below 2^-14: a unit is 2^-24 there, so that value * 2^40 is the result and 16 bits of its fraction. */
+static uint16_t *write_small(const segment_t *s, uint16_t *half, const uint16_t *end, lmcu_random_t *words)
+{
+    const float *m = lmcu_model.gradients + (half - lmcu_model.factors);
+    uint32_t next = words->next, x, y, z, v, w;
+    __asm__ volatile(TWO_VALUES "vabs.f32 s2, s0\n\tvabs.f32 s3, s1\n\tvmul.f32 s2, s2, %[units]\n\tvmul.f32 s3, s3, %[units]\n\t"
+                     "vcvt.u32.f32 s2, s2\n\tvcvt.u32.f32 s3, s3\n\tvmov %[y], %[z], s2, s3\n\tvadd.f32 s0, s0, %[zero]\n\t"
+                     "vadd.f32 s1, s1, %[zero]\n\torr %[v], %[y], %[z]\n\tcmp %[v], #0x4000000\n\tbhs 2f\n\t"
+                     "eor %[x], %[x], %[x], lsr #16\n\tadd %[next], %[next], %[step]\n\tvmov %[v], %[w], s0, s1\n\t"
+                     "uxtah %[y], %[y], %[x]\n\tadd %[z], %[z], %[x], lsr #16\n\tand %[v], %[v], #0x80000000\n\t"
+                     "pkhtb %[z], %[z], %[y], asr #16\n\tand %[w], %[w], #0x80000000\n\torr %[z], %[z], %[v], lsr #16\n\t"
+                     "orr %[v], %[z], %[w]\n\t" KEEP_TWO
+                     : OPERANDS, [units] "t"(0x1p40f), [zero] "t"(0.0f)
+                     : "s0", "s1", "s2", "s3", "cc", "memory");
+    words->next = next;
+    return half;
+}
+#undef TWO_VALUES
+#undef KEEP_TWO
+#undef OPERANDS
+#else
+static uint16_t *write_middling(const segment_t *s, uint16_t *half, const uint16_t *end, lmcu_random_t *words)
+{
+    (void)s, (void)end, (void)words;
+    return half;
+}
+
+static uint16_t *write_small(const segment_t *s, uint16_t *half, const uint16_t *end, lmcu_random_t *words)
+{
+    return write_middling(s, half, end, words);
+}
+#endif
+
+static void write_one(const segment_t *s, uint16_t *half, uint32_t random16)
+{
+    const float m = lmcu_model.gradients[half - lmcu_model.factors];
+    *half = rounded(new_value(s, true, lmcu_half_to_float(*half), m), false, random16);
+}
+
+/* The gradients, scaled, are the momentum, and none is kept. */
 LMCU_NOINLINE static void write_plain(const segment_t s)
 {
-    write_segment(s, true, false);
+    const uint32_t key = lmcu_rand_key(lmcu_context.settings.seed, LMCU_STREAM_UPDATE, lmcu_context.step);
+    uint16_t *half = lmcu_model.factors + s.first, *const end = lmcu_model.factors + s.end;
+    lmcu_random_t words = lmcu_rand_from(key, s.first >> 1);
+    if ((s.first & 1u) != 0u && half != end) {
+        write_one(&s, half++, lmcu_rand_next(&words) >> 16);
+    }
+    uint16_t *const whole = half + ((end - half) & ~1);
+    while (half != whole) {
+        half = write_middling(&s, half, whole, &words);
+        half = half != whole ? write_small(&s, half, whole, &words) : half;
+        if (half != whole) { /* one of each, or beyond 4 */
+            const uint32_t random = lmcu_rand_next(&words);
+            write_one(&s, half++, random & 0xffffu);
+            write_one(&s, half++, random >> 16);
+        }
+    }
+    if (half != end) {
+        write_one(&s, half, lmcu_rand_next(&words) & 0xffffu);
+    }
 }
 
 bool lmcu_update(uint32_t samples)

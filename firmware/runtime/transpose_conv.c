@@ -47,7 +47,7 @@ void lmcu_transpose_conv_forward(const lmcu_conv2d_t *p, const int8_t *x, int8_t
         for (int32_t ox = 0; ox < p->out_w; ++ox, y += p->out_c) {
             for (int32_t o = 0; o < p->out_c; ++o) {
                 const int32_t acc = accumulate(p, x, oy, ox, o);
-                const int32_t value = lmcu_requant(acc, p->requant.multiplier[o], p->requant.shift[o]);
+                const int32_t value = lmcu_requant_output(&p->requant, o, acc);
                 y[o] = lmcu_to_output(value, p->output_zero_point, &p->clamp);
             }
         }

@@ -37,8 +37,11 @@ def c_type(values: NDArray[np.generic]) -> str:
     return _CTYPES[values.dtype]
 
 
-def array(name: str, values: NDArray[np.generic]) -> Constant:
-    """``const <type> name[n] = {...};`` for a non-empty array, floats as exact hexadecimal."""
+def array(name: str, values: NDArray[np.generic], *, in_words: bool = False) -> Constant:
+    """``const <type> name[n] = {...};`` for a non-empty array, floats as exact hexadecimal.
+
+    ``in_words``: it begins at a multiple of four bytes.
+    """
     flat = values.ravel()
     if flat.dtype == np.float32:
         items = [f"{float(v).hex()}f" for v in flat]
@@ -47,7 +50,8 @@ def array(name: str, values: NDArray[np.generic]) -> Constant:
         items = [f"{v}{suffix}" if v != -(2**31) else "(-2147483647 - 1)" for v in flat.tolist()]
     rows = [", ".join(items[i : i + 16]) for i in range(0, len(items), 16)]
     body = ",\n    ".join(rows)
-    return Constant(name, flat.nbytes, f"const {c_type(flat)} {name}[{len(items)}] = {{\n    {body}}};")
+    aligned = "LMCU_ALIGNED(4) " if in_words else ""
+    return Constant(name, flat.nbytes, f"{aligned}const {c_type(flat)} {name}[{len(items)}] = {{\n    {body}}};")
 
 
 def struct(name: str, ctype: str, fields: Fields, values: str, pointer_bytes: int) -> Constant:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_mcu.codegen import quantmath, rounding
-from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, c_type, struct
+from lora_mcu.codegen.cdata import Constant, Fields, array, c_float, c_type, struct, table
 from lora_mcu.codegen.emitter import CLAMP, Context, Emitted, clamp_values, emits, ints, shared_backward, simple
 from lora_mcu.ir import (
     AveragePool,
@@ -48,7 +48,8 @@ def _numbers(
     op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, prefix: str, multiplier: NDArray[Any],
     shift: NDArray[Any],
 ) -> tuple[list[Constant], dict[str, str]]:  # fmt: skip
-    """Weights, bias and rounding: constants, and an expression for each; in SRAM where the layer is resident there."""
+    """Weights, bias and rounding, which may be empty: constants, and an expression for each; in SRAM where the layer is
+    resident there."""
     w, bias = ctx.graph.tensors[op.weights].data, None if op.bias is None else ctx.graph.tensors[op.bias].data
     assert w is not None
     arrays: dict[str, NDArray[Any]] = {"weights": w.astype(np.int8)}
@@ -57,8 +58,9 @@ def _numbers(
     arrays |= {"multiplier": multiplier, "shift": shift}
     resident = ctx.residents.of(op)
     if resident is None:
-        names = {key: f"{prefix}_{key[0] if key in ('weights', 'bias') else key}" for key in arrays}
-        return [array(names[key], values) for key, values in arrays.items()], {"bias": "NULL", **names}
+        names = {key: f"{prefix}_{key[0] if key in ('weights', 'bias') else key}" for key in arrays if arrays[key].size}
+        made = [array(names[key], arrays[key], in_words=key == "weights") for key in names]
+        return made, {"bias": "NULL", "multiplier": "NULL", "shift": "NULL", **names}
     places = {"bias": "NULL"}
     for key, values in arrays.items():
         at, raw = getattr(resident, key), np.frombuffer(values.tobytes(), np.uint8)
@@ -73,19 +75,35 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     gamma = np.float32(ctx.adaptation.gamma)
     c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
-    layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset)
+    layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset, _fits(op, ctx.graph))
     values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"
-    fields: Fields = "iiiiip"
+    fields: Fields = "iiiiiip"
     constants = [array(f"{prefix}_c", c)]
     if ctx.random is not None:
         whole, exponents = blocks.output_factors(c)
-        sizes = (exponents.max(), layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation))
+        sizes = (layer.k, layer.m, blocks.table_offset(layer, ctx.adaptation))
         factors = (float(gamma), float(input_scale), float(gamma) * float(input_scale))
         numbers = ints(*sizes, *(n for factor in factors for n in blocks.whole(factor)))
-        values, fields = f"{layout}, {prefix}_c, {prefix}_c_exponent, {numbers}", "iiipp" + "i" * 10
-        constants = [array(f"{prefix}_c", whole), array(f"{prefix}_c_exponent", exponents)]
+        values, fields = f"{layout}, {prefix}_c, {prefix}_c_order, {numbers}", "iiiipp" + "i" * 9
+        rows = [f"{{{w}, {e}}}" for w, e in zip(whole.tolist(), exponents.tolist(), strict=True)]
+        order = np.argsort(-exponents.astype(np.int32), kind="stable").astype(np.uint16)
+        constants = [table(f"{prefix}_c", "lmcu_scaled_t", ["ii"] * layer.m, rows, ctx.pointer_bytes),
+                     array(f"{prefix}_c_order", order)]  # fmt: skip
     constants.append(struct(f"{prefix}_lora", "lmcu_lora_t", fields, values, ctx.pointer_bytes))
     return constants, f"&{prefix}_lora"
+
+
+def _fits(op: Conv2D | Dense, graph: Graph) -> int:
+    """1: the bias, what an adapter adds (2^30) and the products with patch values, at most 255, stay below 2^31."""
+    return int(graph.tensors[op.weights].z == 0 and int(_reach(op, graph).max()) < 2**30)
+
+
+def _reach(op: Conv2D | Dense, graph: Graph) -> NDArray[np.int64]:
+    """int64 [M]: no sum of an output's bias and its products with values x - z_x, at most 255, exceeds it."""
+    w, bias = graph.tensors[op.weights], None if op.bias is None else graph.tensors[op.bias].data
+    assert w.data is not None
+    sums = 255 * np.abs(w.data.astype(np.int64) - w.z).reshape(w.shape[0], -1).sum(axis=1)
+    return np.asarray(sums + (0 if bias is None else np.abs(bias.astype(np.int64))))
 
 
 def block(
@@ -109,10 +127,17 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
     w = graph.tensors[op.weights]
     m, k = w.shape
     scales = effective_scales(op, graph, m if len(w.scale) > 1 else 1)
-    pairs = [rounding.multiplier(s) for s in scales]
+    reach = _reach(op, graph) + (0 if ctx.adaptation.of(op) is None else 2**30)
+    limits = np.minimum(reach if len(scales) > 1 else reach.max(keepdims=True), rounding.ACC_MAX)
+    quick = [rounding.quick(s, int(limit)) for s, limit in zip(scales, limits, strict=True)]
+    is_quick = ctx.residents.of(op) is None and None not in quick
+    pairs = [] if is_quick else [rounding.multiplier(s) for s in scales]
     constants, at = _numbers(
         op, ctx, prefix, np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.uint8)
     )
+    if is_quick:
+        rows = [f"{{{q[0]}, {q[1]}}}" for q in quick if q]
+        constants.append(table(f"{prefix}_quick", "lmcu_quick_t", ["ii"] * len(rows), rows, ctx.pointer_bytes))
     scale_name = "NULL"
     if ctx.backward_step >= 0 or ctx.residents.of(op):
         scale_name = f"{prefix}_s"
@@ -121,10 +146,11 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     values = (
         f"{ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
-        f"{{{at['multiplier']}, {at['shift']}, {int(len(pairs) > 1)}}}, {at['weights']}, {at['bias']}, {scale_name}"
+        f"{{{at['multiplier']}, {at['shift']}, {int(len(scales) > 1)}}}, {f'{prefix}_quick' if is_quick else 'NULL'}, "
+        f"{at['weights']}, {at['bias']}, {scale_name}"
     )
     more, last, kinds = block(op, ctx, m)
-    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p", *kinds]
+    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p", "p", *kinds]
     constants += [*lora, *more, struct(prefix, "lmcu_dense_t", fields, values + last, ctx.pointer_bytes)]
     return _weighted_calls("dense", op, ctx, constants, prefix, lora_name)
 
@@ -149,10 +175,7 @@ def conv_values(op: Conv2D | Depthwise | TransposeConv, ctx: Context, prefix: st
     graph = ctx.graph
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     channels, win = y.shape[3], op.window
-    pairs = [quantmath.quantize_multiplier(s) for s in effective_scales(op, graph, channels)]
-    constants, at = _numbers(
-        op, ctx, prefix, np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int8)
-    )
+    constants, at = _numbers(op, ctx, prefix, *quantmath.double_rounding(effective_scales(op, graph, channels)))
     scale_name = "NULL"
     if ctx.backward_step >= 0 or ctx.residents.of(op):
         scale_name = f"{prefix}_s"

@@ -8,8 +8,10 @@ one binary64 operation, as in the oracle. docs/numerics.md says how the kernels 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_INTEGER_BITS = 5
@@ -30,6 +32,13 @@ def quantize_multiplier(value: float) -> tuple[int, int]:
     if fixed == 1 << 31:
         fixed, shift = fixed // 2, shift + 1
     return (0, 0) if shift < -31 else (fixed, shift)
+
+
+def double_rounding(values: Sequence[float]) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+    """(fraction, right) of lmcu_requant_t: 2 * multiplier in 32 bits and -1 - shift, of quantize_multiplier's."""
+    pairs = [quantize_multiplier(v) for v in values]
+    fraction = np.array([2 * multiplier for multiplier, _ in pairs], np.uint32).view(np.int32)
+    return fraction, np.array([-1 - shift for _, shift in pairs], np.int8)
 
 
 def requantize_params(input_scale: float, output_scale: float) -> tuple[int, int]:

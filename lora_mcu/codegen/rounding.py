@@ -51,19 +51,39 @@ def multiplier(m: float) -> tuple[int, int]:
     if not (math.isfinite(m) and 0 < m < 2**20):
         raise ModelError(f"a dense layer rescales by {m}; scales of input, weights and output do not fit together")
     shift = min(95, _BITS - math.frexp(m)[1])
-    exact = math.ldexp(m, shift)
-    low, high = 0, 2**_BITS - 1
+    low, high = _range(thresholds(m), shift)
+    high = min(high, 2**_BITS - 1)
+    best = min(max(int(math.ldexp(m, shift)), low), high)
+    if not low <= best <= high:
+        raise ModelError(f"no integer multiplier reproduces the double rescaling by {m}")
+    return best, shift
+
+
+def quick(m: float, limit: int = ACC_MAX) -> tuple[int, int] | None:
+    """The pair (M, s), M < 2^31 and 0 <= s <= 20, with floor(floor(acc * M / 2^32) / 2^(s+1) + 1/2) equal to the
+    definition for |acc| <= limit < 2^31, as far as it lies within -255 .. 255; None where there is none.
+
+    A tie must not occur: below 0 it would round up. So M * threshold lies above the edge, M * (threshold - 1) below.
+    """
+    shift = min(20, -2 - math.frexp(m)[1])
+    if shift < 0:
+        return None
     t = thresholds(m)
+    low, high = _range(t[t <= limit], shift + 33, ties=False)
+    best = min(max(math.ceil(math.ldexp(m, shift + 33)), low), high, 2**31 - 1)
+    return (best, shift) if low <= best else None
+
+
+def _range(t: NDArray[np.int64], shift: int, *, ties: bool = True) -> tuple[int, int]:
+    """The least and greatest M with t[n-1] * M >= (2n-1) * 2^(shift-1) > (t[n-1] - 1) * M; > without ``ties``."""
+    low, high = 0, 2**64
     odd = 2 * np.arange(1, len(t) + 1) - 1
     below = odd / t  # M is edge / t at least, and less than edge / (t - 1)
     above = np.divide(odd, t - 1, out=np.full(len(t), np.inf), where=t > 1)
     tight = (below >= np.max(below, initial=0) * (1 - _CLOSE)) | (above <= np.min(above, initial=np.inf) * (1 + _CLOSE))
     for n, at in zip(odd[tight].tolist(), t[tight].tolist(), strict=True):  # exact, where rounding could hide which
         edge = n << (shift - 1)
-        low = max(low, -(-edge // at))
+        low = max(low, -(-edge // at) if ties else edge // at + 1)
         if at > 1:
             high = min(high, (edge - 1) // (at - 1))
-    best = min(max(int(exact), low), high)
-    if not low <= best <= high:
-        raise ModelError(f"no integer multiplier reproduces the double rescaling by {m}")
-    return best, shift
+    return low, high

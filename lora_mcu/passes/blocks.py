@@ -92,13 +92,6 @@ def output_factors(c: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[n
     return np.ldexp(mantissa, 31).astype(np.int32), np.clip(exponent + 1, -128, 127).astype(np.int8)
 
 
-def forward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
-    """Scratch beyond patches: a convolution's biases with what the adapter adds, of two positions."""
-    if isinstance(op, Dense) or adaptation.of(op) is None:
-        return 0
-    return 8 * graph.tensors[op.weights].shape[0]
-
-
 def backward_bytes(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
     """Scratch beyond patches and W^T g: listed outputs, and where there are several positions the sums of dA and dB."""
     weights = graph.tensors[op.weights]

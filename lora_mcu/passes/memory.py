@@ -65,8 +65,8 @@ def forward_scratch(op: Op, graph: Graph, adaptation: Adaptation, numerics: str)
         return align4(2 * geometry.depth) + 4 * geometry.columns
     if not isinstance(op, Conv2D | Dense):
         return 0
-    own = _expanded(op, graph, adaptation) if numerics == "f32" else blocks.forward_bytes(op, graph, adaptation)
-    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + own
+    own = _expanded(op, graph, adaptation) if numerics == "f32" else 0
+    return _patches(op, graph, 2 if isinstance(op, Conv2D) else 1) + own + _biases(op, graph, adaptation)
 
 
 def backward_scratch(b: BackwardOp, graph: Graph, adaptation: Adaptation, numerics: str) -> int:
@@ -89,6 +89,11 @@ def _expanded(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
     """A convolution's factors as float32."""
     m, k = _matrix(op, graph)
     return 4 * adaptation.rank * (k + m) if isinstance(op, Conv2D) and adaptation.of(op) is not None else 0
+
+
+def _biases(op: Conv2D | Dense, graph: Graph, adaptation: Adaptation) -> int:
+    """A convolution's biases with what the adapter adds, of two positions."""
+    return 8 * _matrix(op, graph)[0] if isinstance(op, Conv2D) and adaptation.of(op) is not None else 0
 
 
 def align4(nbytes: int) -> int:

@@ -17,7 +17,8 @@ ALIGN = 8
 @dataclass(frozen=True)
 class Resident:
     """Offsets in bytes of int8 weights [M, K], int32 bias [M] (-1: none), and multiplier and shift of the output's
-    rounding: uint64 and uint8 of a dense layer, int32 and int8 of a convolution. ``scales`` of each: M or 1."""
+    rounding: uint64 and uint8 of a dense layer, int32 and int8 (fraction, right) of a convolution. ``scales``: M
+    or 1."""
 
     layer: AdaptedLayer
     scales: int

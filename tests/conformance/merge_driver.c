@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The output's rounding of a merged layer alone: doubles from stdin, (multiplier u64, shift u8, fits u8) or, with "conv",
- * (multiplier i32, shift i8) to stdout. Built with LMCU_SRAM_WEIGHTS 1 before merge.c. */
+ * (fraction i32, right i8) to stdout. Built with LMCU_SRAM_WEIGHTS 1 before merge.c. */
 #include <stdio.h>
 #include <string.h>
 

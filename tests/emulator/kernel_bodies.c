@@ -12,14 +12,21 @@ KERNEL(conv2d_forward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t 
 KERNEL(conv2d_backward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t *, const int8_t *, float *, float *, void *);
 KERNEL(depthwise_forward, const lmcu_depthwise_t *, const int8_t *, int8_t *);
 KERNEL(depthwise_backward, const lmcu_depthwise_t *, const int8_t *, float *, float *);
+bool lmcu_update(uint32_t samples);
+bool portable_update(uint32_t samples);
+void lmcu_factors_changed(void);
+void portable_factors_changed(void);
 
-enum { VALUES = 2048, CHANNELS = 80, FACTORS = 2048, CASES = 400 };
+enum { VALUES = 2048, CHANNELS = 80, FACTORS = 2048, CASES = 600, UPDATED = 256 };
 extern uint16_t blank_factors[];
 extern float blank_gradients[];
+extern lmcu_adapter_t blank_adapters[];
+lmcu_context_t lmcu_context, portable_context;
 static int8_t x[VALUES], w[VALUES * 2], y[2][VALUES];
 static float dy[2][VALUES], dx[2][VALUES], gradients[FACTORS], scales[CHANNELS], c[CHANNELS];
-static int32_t bias[CHANNELS], multiplier[CHANNELS];
-static int8_t shift[CHANNELS];
+static int32_t bias[CHANNELS], fraction[CHANNELS];
+static int8_t right[CHANNELS];
+static lmcu_quick_t quick[CHANNELS];
 static uint64_t wide_multiplier[CHANNELS];
 static uint8_t wide_shift[CHANNELS];
 static uint64_t scratch[2048];
@@ -31,9 +38,8 @@ void portable_lora_tables(void);
 int16_t lmcu_tables[4096], portable_tables[4096];
 static lmcu_lora_t current;
 const lmcu_lora_t *const lmcu_loras[1] = {&current}, *const portable_loras[1] = {&current};
-lmcu_context_t lmcu_context, portable_context;
-static int32_t c_whole[CHANNELS];
-static int8_t c_exponent[CHANNELS];
+static lmcu_scaled_t scaled[CHANNELS];
+static uint16_t by_exponent[CHANNELS];
 static int16_t scales16[CHANNELS];
 static const lmcu_block_t block = {scales16, -20, 5, 1000};
 #endif
@@ -91,15 +97,17 @@ static void random_constants(void)
     const int32_t left = below(6) == 0;
     for (int32_t o = 0; o < CHANNELS; ++o) {
         bias[o] = below((uint32_t)range) - range / 2;
-        multiplier[o] = (1 << 30) + below(1 << 24) * 63;
-        shift[o] = (int8_t)(left ? 2 - below(12) : -1 - below(18));
+        fraction[o] = 2 * (below(1 << 24) * 63 - (1 << 30));
+        right[o] = (int8_t)(left ? below(12) - 3 : 1 + below(18));
+        quick[o].multiplier = (1 << 30) + below(1 << 24) * 63;
+        quick[o].shift = below(21);
         wide_shift[o] = (uint8_t)(60 + below(30));
         wide_multiplier[o] = ((uint64_t)1 << 61) + ((uint64_t)below(1 << 24) << 36) + (uint64_t)below(1 << 24);
         scales[o] = 0.001f * (float)(1 + below(50));
         c[o] = 1.5f / scales[o];
 #if LMCU_NUMERICS_I16
-        c_whole[o] = (1 << 30) + below(1 << 24) * 63;
-        c_exponent[o] = (int8_t)(below(12) == 0 ? below(40) : below(12));
+        scaled[o].whole = (1 << 30) + below(1 << 24) * 63;
+        scaled[o].exponent = below(12) == 0 ? below(40) : below(12);
         scales16[o] = (int16_t)(below(8) == 0 ? below(32768) : 1 + below(32767));
 #endif
     }
@@ -144,19 +152,33 @@ static int same(const void *a, const void *b, uint32_t bytes)
     return 1;
 }
 
+#if LMCU_NUMERICS_I16
+static void sort_outputs(int32_t m)
+{
+    for (int32_t i = 0; i < m; ++i) {
+        int32_t at = i;
+        for (; at > 0 && scaled[by_exponent[at - 1]].exponent < scaled[i].exponent; --at) {
+            by_exponent[at] = by_exponent[at - 1];
+        }
+        by_exponent[at] = (uint16_t)i;
+    }
+}
+#endif
+
 static lmcu_lora_t random_lora(int32_t rank, int32_t k, int32_t m)
 {
 #if LMCU_NUMERICS_I16
-    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, c_whole, c_exponent, 39, k, m, 4, 24576, -14, 20000, -19, 30000, -19};
+    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, below(5) != 0, scaled, by_exponent, k, m, 4, 24576, -14, 20000, -19, 30000, -19};
     lmcu_context.settings.seed = portable_context.settings.seed = (uint32_t)below(1 << 20);
     lmcu_context.batch_fill = portable_context.batch_fill = (uint32_t)below(9);
     current = lora;
+    sort_outputs(m);
     if (rank != 0) {
         lmcu_lora_tables();
         portable_lora_tables();
     }
 #else
-    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, 1.5f, 0.05f, c};
+    const lmcu_lora_t lora = {rank, 3, 3 + rank * k, below(5) != 0, 1.5f, 0.05f, c};
     (void)m;
 #endif
     return lora;
@@ -176,9 +198,9 @@ static int all_same(void)
 
 static int dense_case(void)
 {
-    const int32_t batch = 1 + below(3), k = 1 + below(90), m = 1 + below(40), rank = random_rank();
+    const int32_t batch = 1 + below(3), k = below(2) ? 1 + below(90) : 8 * (1 + below(11)), m = 1 + below(40), rank = random_rank();
     lmcu_dense_t p = {batch, k, m, zero_point(), below(3) == 0 ? 7 : 0, zero_point(), random_clamp(),
-                      {wide_multiplier, wide_shift, below(2)}, w, below(4) ? bias : 0, scales BLOCK};
+                      {wide_multiplier, wide_shift, below(2)}, below(3) ? quick : 0, w, below(4) ? bias : 0, scales BLOCK};
     p.weight_zero_point = rank != 0 ? 0 : p.weight_zero_point; /* adapted weights have none */
     const lmcu_lora_t lora = random_lora(rank, k, m), *adapter = rank ? &lora : 0;
     float *into[2] = {below(4) ? dx[0] : 0, dx[1]};
@@ -199,7 +221,7 @@ static lmcu_conv2d_t random_window(int32_t in_c, int32_t out_c)
     lmcu_conv2d_t p = {.in_h = 1 + below(7), .in_w = 1 + below(7), .in_c = in_c, .out_c = out_c, .kernel_h = 1 + below(4),
                        .kernel_w = 1 + below(4), .stride_h = 1 + below(2), .stride_w = 1 + below(2),
                        .dilation_h = 1, .dilation_w = below(6) == 0 ? 2 : 1, .input_zero_point = zero_point(),
-                       .output_zero_point = zero_point(), .clamp = random_clamp(), .requant = {multiplier, shift},
+                       .output_zero_point = zero_point(), .clamp = random_clamp(), .requant = {fraction, right},
                        .weights = w, .bias = below(4) ? bias : 0, .weight_scale = scales CONV_BLOCK};
     if (below(3) == 0) {
         p.kernel_h = p.kernel_w = below(2) ? 3 : 1;
@@ -257,10 +279,76 @@ static int depthwise_case(void)
     return all_same();
 }
 
+void lmcu_factors_changed(void)
+{
+}
+
+void portable_factors_changed(void)
+{
+}
+
+/* 10^-exponent and less */
+static float small_number(uint32_t exponent)
+{
+    float value = (float)(below(1 << 20) - (1 << 19)) * 0x1p-19f;
+    for (int32_t i = below(exponent); i > 0; --i) {
+        value = value * 0.1f;
+    }
+    return value;
+}
+
+/* Factors of any size, most of a like one; now and then a gradient that is not finite. */
+static void random_step(uint16_t *factors, float *steps)
+{
+    static const uint16_t sizes[4] = {0x7c00, 0x0400, 0x4400, 0x3c00};
+    const uint16_t size = sizes[below(4)];
+    const int32_t spoiled = below(20) == 0 ? below(UPDATED) : -1;
+    for (int32_t i = 0; i < UPDATED; ++i) {
+        factors[i] = (uint16_t)(below(2) * 0x8000 + below(below(16) == 0 ? 0x7c00 : size));
+        steps[i] = i == spoiled ? 3e38f * 10.0f : small_number(10);
+    }
+    blank_adapters[0].a_offset = (uint32_t)below(3);
+    blank_adapters[0].a_count = (uint32_t)below(150);
+    blank_adapters[0].b_offset = blank_adapters[0].a_offset + blank_adapters[0].a_count;
+    blank_adapters[0].b_count = (uint32_t)below(100);
+}
+
+static lmcu_settings_t random_settings(void)
+{
+    static const float rates[4] = {0.01f, 1.0f, 1e-6f, 3e4f};
+    lmcu_settings_t s = {.lr = rates[below(4)], .lr_b_ratio = below(2) ? 1.0f : 16.0f, .seed = (uint32_t)below(1 << 20)};
+    s.momentum = below(3) ? 0.0f : 0.5f;
+    s.weight_decay = below(3) ? 0.0f : 0.01f;
+    s.clip_norm = below(4) ? 0.0f : 0.1f;
+    s.rounding = below(5) ? LMCU_ROUND_STOCHASTIC : LMCU_ROUND_NEAREST;
+    return s;
+}
+
+static int update_case(void)
+{
+    static uint16_t factors[UPDATED], found[UPDATED];
+    static float steps[UPDATED];
+    const uint32_t samples = 1u + (uint32_t)below(2) * 6u;
+    random_step(factors, steps);
+    lmcu_context.settings = portable_context.settings = random_settings();
+    lmcu_context.step = portable_context.step = (uint32_t)below(1000);
+    for (int32_t i = 0; i < UPDATED; ++i) {
+        blank_factors[i] = factors[i];
+        blank_gradients[i] = steps[i];
+    }
+    const bool first = lmcu_update(samples);
+    for (int32_t i = 0; i < UPDATED; ++i) {
+        found[i] = blank_factors[i];
+        blank_factors[i] = factors[i];
+        blank_gradients[i] = steps[i];
+    }
+    return portable_update(samples) == first && same(found, blank_factors, sizeof found);
+}
+
 static __attribute__((noinline)) void compare(void)
 {
-    static int (*const kinds[3])(void) = {dense_case, conv_case, depthwise_case};
-    static const char *const failures[3] = {"dense differs\n", "conv2d differs\n", "depthwise differs\n"};
+    static int (*const kinds[4])(void) = {dense_case, conv_case, depthwise_case, update_case};
+    static const char *const failures[4] = {"dense differs\n", "conv2d differs\n", "depthwise differs\n", "update differs\n"};
     const char *verdict = "equal\n";
     for (int32_t i = 0; i < CASES; ++i) {
         fill(x, VALUES);
@@ -268,8 +356,8 @@ static __attribute__((noinline)) void compare(void)
         random_constants();
         clear_gradients();
         keep_gradients();
-        if (!kinds[i % 3]()) {
-            verdict = failures[i % 3];
+        if (!kinds[i % 4]()) {
+            verdict = failures[i % 4];
             break;
         }
     }

@@ -15,7 +15,7 @@ from lora_mcu.passes.blocks import NUMERICS
 HERE = Path(__file__).parent
 RUNTIME = resources.path("firmware") / "runtime"
 SHARED = (HERE / "kernel_bodies.c", HERE.parent / "firmware" / "blank_model.c", RUNTIME / "mem.c")
-KERNELS = ("dense", "conv2d", "depthwise", "matvec", "patch", "lora", "lora_i16", "block")
+KERNELS = ("dense", "conv2d", "depthwise", "matvec", "patch", "lora", "lora_i16", "block", "sgd", "lmcu_math")
 GCC, QEMU = "arm-none-eabi-gcc", "qemu-system-arm"
 FLAGS = ["-std=c99", "-O2", "-ffp-contract=off", "-ffreestanding", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16",
          "-mfloat-abi=hard", "-mfp16-format=ieee", "-Wall", "-Wextra", "-Werror", "-DLMCU_FREESTANDING"]  # fmt: skip
@@ -91,10 +91,14 @@ def test_dsp_bodies_give_the_portable_bytes(tmp_path: Path, numerics: str) -> No
 @pytest.mark.parametrize(
     ("kernel", "numerics", "spoil"),
     [
-        ("dense", "f32", ('ROW("w3", "s3")', 'ROW("w3", "s2")')),
+        ("dense", "f32", ("lmcu_quick_output(acc[1]", "lmcu_quick_output(acc[0]")),
         ("conv2d", "f32", ("offset = 2 * p->output_zero_point + 1", "offset = 2 * p->output_zero_point")),
-        ("dense", "i16", ('ROW("w3", "v23", "t")', 'ROW("w3", "v23", "b")')),
+        ("conv2d", "i16", ('ROW("w3", "v23", "t")', 'ROW("w3", "v23", "b")')),
         ("conv2d", "i16", ("smlatb %[s3], %[y], %[h], %[s3]", "smlabb %[s3], %[y], %[h], %[s3]")),
+        ("dense", "i16", ("sel %[y], %[y], %[u]", "sel %[y], %[u], %[y]")),
+        ("conv2d", "i16", ("add %[s], %[x], %[s], asr #1", "add %[s], %[x], %[s], asr #2")),
+        ("update", "f32", ("bfc %[v], #0, #13", "bfc %[v], #0, #12")),
+        ("update", "f32", ("pkhtb %[z], %[z], %[y], asr #16", "pkhtb %[z], %[z], %[y], asr #15")),
         ("depthwise", "i16", ("smlatt %[s3], %[w], %[y], %[s3]", "smlatt %[s3], %[w], %[x], %[s3]")),
     ],
 )

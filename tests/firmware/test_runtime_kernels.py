@@ -32,6 +32,7 @@ class Lora(ctypes.Structure):
         ("rank", I32),
         ("a_offset", I32),
         ("b_offset", I32),
+        ("in_bias", I32),
         ("gamma", FLOAT),
         ("input_scale", FLOAT),
         ("c", PTR),
@@ -41,14 +42,14 @@ class Lora(ctypes.Structure):
 class Dense(ctypes.Structure):
     _fields_ = [(n, I32) for n in ("batch", "k", "m", "input_zero_point", "weight_zero_point", "output_zero_point")]
     _fields_ += [("clamp", Clamp), ("multiplier", PTR), ("shift", PTR), ("per_channel", I32)]
-    _fields_ += [("weights", PTR), ("bias", PTR), ("weight_scale", PTR)]
+    _fields_ += [("quick", PTR), ("weights", PTR), ("bias", PTR), ("weight_scale", PTR)]
 
 
 class Conv(ctypes.Structure):
     _fields_ = [(n, I32) for n in (
         "in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h",
         "dilation_w", "pad_top", "pad_left", "input_zero_point", "output_zero_point")]  # fmt: skip
-    _fields_ += [("clamp", Clamp), ("multiplier", PTR), ("shift", PTR), ("weights", PTR), ("bias", PTR)]
+    _fields_ += [("clamp", Clamp), ("fraction", PTR), ("right", PTR), ("weights", PTR), ("bias", PTR)]
     _fields_ += [("weight_scale", PTR)]
 
 
@@ -166,8 +167,11 @@ def dense_layer(rng: np.random.Generator) -> Layer:
     ratios = [0.04 * float(s) / 0.7 for s in scales]
     pairs = [rounding.multiplier(r) for r in ratios]
     keep = [np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.uint8)]
+    quick = np.array([rounding.quick(r) for r in ratios], np.int32)
     pointers = [a.ctypes.data for a in (*keep, w, bias, scales)]
-    params = Dense(batch, k, m, zx, zw, zy, random_clamp(rng, zy), *pointers[:2], 1, *pointers[2:])
+    keep.append(quick)
+    first = quick.ctypes.data if rng.random() < 0.7 else None
+    params = Dense(batch, k, m, zx, zw, zy, random_clamp(rng, zy), *pointers[:2], 1, first, *pointers[2:])
     places = np.arange(batch * k).reshape(batch, k)
     return Layer(params, x, x.astype(np.int64) - zx, places, w, zw, bias, scales, ratios, keep)
 
@@ -209,8 +213,7 @@ def conv_params(rng: np.random.Generator, geometry: tuple[tuple[int, ...], ...],
     out = output_size(size, kernel, stride, dilation, padding)
     zx, zy = int(rng.integers(-128, 128)), int(rng.integers(-60, 60))
     ratios = [0.04 * float(s) / 0.7 for s in scales]
-    pairs = [quantmath.quantize_multiplier(r) for r in ratios]
-    keep = [np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int8), w, bias, scales]
+    keep = [*quantmath.double_rounding(ratios), w, bias, scales]
     sizes = (*size, channels[0], *out, channels[1], *kernel, *stride, *dilation, *padding, zx, zy)
     return Conv(*sizes, random_clamp(rng, zy), *[a.ctypes.data for a in keep]), ratios, keep
 
@@ -234,7 +237,7 @@ def requantized(layer: Layer, acc: int, o: int) -> int:
         multiplier, shift = int(layer.keep[0][o]), int(layer.keep[1][o])
         magnitude = (min(abs(acc), 2**31 - 1) * multiplier + 2 ** (shift - 1)) >> shift
         return magnitude if acc >= 0 else -magnitude
-    multiplier, shift = int(layer.keep[0][o]), int(layer.keep[1][o])
+    multiplier, shift = quantmath.quantize_multiplier(layer.ratios[o])
     limit = (2**31 - 1) >> max(shift, 0)
     return multiply(max(-limit, min(limit, acc)), multiplier, shift)
 
@@ -257,7 +260,8 @@ def random_factors(rng: np.random.Generator, layer: Layer, kernels: Kernels, zer
     kernels.factors[OFFSET + a.size : OFFSET + a.size + b.size] = b.ravel()
     gamma, scale = F(rng.uniform(0.3, 4)), F(rng.uniform(1e-3, 0.1))
     c = (gamma / layer.scales).astype(F)
-    lora = Lora(rank, OFFSET, OFFSET + a.size, gamma, scale, c.ctypes.data)
+    in_bias = int(layer.weight_zero_point == 0 and rng.random() < 0.8)
+    lora = Lora(rank, OFFSET, OFFSET + a.size, in_bias, gamma, scale, c.ctypes.data)
     return Factors(lora, a.astype(F), b.astype(F), c, gamma, scale)
 
 
@@ -326,7 +330,8 @@ def test_dense_and_convolution_with_and_without_adapter(kernels: Kernels, kind: 
     f = None if case % 4 == 3 else random_factors(rng, layer, kernels, zero_b=case % 4 == 2)
     rank = 0 if f is None else f.lora.rank
     lora = None if f is None else f.lora
-    forward = np.append(np.zeros(scratch_floats(layer, rank, 2 if kind == "conv2d" else 1), F), F(12345.0))
+    biases = 2 * m if kind == "conv2d" and rank else 0
+    forward = np.append(np.zeros(scratch_floats(layer, rank, 2 if kind == "conv2d" else 1) + biases, F), F(12345.0))
     scratch = np.append(np.zeros(scratch_floats(layer, rank, 1) + k, F), F(12345.0))
     y = np.full((positions, m), 99, np.int8)
     kernels(f"{kind}_forward", layer.params, lora, layer.x, y, forward)
@@ -372,10 +377,10 @@ def test_an_adapter_rounds_halves_away_from_zero(kernels: Kernels) -> None:
     weights, c = np.zeros((1, 1), np.int8), np.array([2.0], F)
     multiplier, shift = np.array([1 << 40], np.uint64), np.array([40], np.uint8)
     kernels.factors[:2] = [1.0, 0.25]
-    params = Dense(201, 1, 1, 0, 0, 0, Clamp(-128, 127, 0, 0), multiplier.ctypes.data, shift.ctypes.data, 0)
+    params = Dense(201, 1, 1, 0, 0, 0, Clamp(-128, 127, 0, 0), multiplier.ctypes.data, shift.ctypes.data, 0, None)
     params.weights = weights.ctypes.data
     y = np.zeros((201, 1), np.int8)
-    kernels("dense_forward", params, Lora(1, 0, 1, 1.0, 1.0, c.ctypes.data), x, y, np.zeros(4, F))
+    kernels("dense_forward", params, Lora(1, 0, 1, 0, 1.0, 1.0, c.ctypes.data), x, y, np.zeros(4, F))
     half = x[:, 0].astype(np.int64)
     assert np.array_equal(y[:, 0], np.sign(half) * ((np.abs(half) + 1) // 2))
 
@@ -400,7 +405,7 @@ def test_depthwise(kernels: Kernels, case: int) -> None:
     m = c * multiplier
     x, w = rng.integers(-128, 128, (*size, c)).astype(np.int8), rng.integers(-127, 128, (*kernel, m)).astype(np.int8)
     bias, scales = rng.integers(-3000, 3000, m).astype(np.int32), rng.uniform(1e-3, 0.05, m).astype(F)
-    conv, _, keep = conv_params(rng, geometry, (c, m), w, bias, scales)
+    conv, ratios, _keep = conv_params(rng, geometry, (c, m), w, bias, scales)
     params, pixels = Depthwise(conv, multiplier), taps(*geometry)
     out, real = pixels.shape[:2], x.reshape(-1, c).astype(np.int64) - conv.input_zero_point
     y = np.zeros((*out, m), np.int8)
@@ -410,7 +415,8 @@ def test_depthwise(kernels: Kernels, case: int) -> None:
     flat = w.reshape(-1, m)
     patch = np.where(at[:, :, None] >= 0, np.repeat(real[at], multiplier, axis=2), 0)
     acc = (patch * flat).sum(1) + bias
-    want = [[multiply(int(v), int(keep[0][o]), int(keep[1][o])) for o, v in enumerate(row)] for row in acc]
+    pairs = [quantmath.quantize_multiplier(r) for r in ratios]
+    want = [[multiply(int(v), *pair) for v, pair in zip(row, pairs, strict=True)] for row in acc]
     clamp: Clamp = conv.clamp
     assert np.array_equal(
         y.reshape(-1, m), np.clip(np.array(want) + conv.output_zero_point, clamp.act_min, clamp.act_max)

@@ -27,9 +27,9 @@ static const uint16_t initial_a[A_COUNT] = {
     0x2e66, 0xb19a, 0x2a00, 0x3266, 0xac00, 0x3000, 0xb400, 0x2e00, 0x3100, 0xa800, 0x2d00, 0xb300,
 };
 static const lmcu_adapter_t adapters[1] = {{0, A_COUNT, A_COUNT, B_COUNT}};
-static const lmcu_lora_t lora = {RANK, 0, A_COUNT, 2.0f, 0.05f, c};
+static const lmcu_lora_t lora = {RANK, 0, A_COUNT, 1, 2.0f, 0.05f, c};
 static const lmcu_dense_t dense = {
-    1, INPUTS, OUTPUTS, 3, 0, -4, {-128, 127, 0, 0}, {multiplier, shift, 0}, weights, bias, weight_scale,
+    1, INPUTS, OUTPUTS, 3, 0, -4, {-128, 127, 0, 0}, {multiplier, shift, 0}, NULL, weights, bias, weight_scale,
 };
 
 static int8_t arena[8];

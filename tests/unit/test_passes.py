@@ -305,6 +305,34 @@ def test_the_integer_multiplier_equals_the_double_rule_at_every_threshold(seed: 
         )
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_quick_multiplier_equals_the_double_rule(seed: int) -> None:
+    """At every threshold, on both sides of it and of 0, and at the ends; powers of two, whose ties are exact, too."""
+    rng = np.random.default_rng(seed)
+    ratios = [*2.0 ** rng.uniform(-14, -2, 20), *2.0 ** rng.integers(-14, -2, 10), *2.0 ** rng.uniform(-30, -14, 20)]
+    limits = [2**31 - 1] * 30 + [2**24] * 20
+    found = [(float(m), limit, rounding.quick(float(m), limit)) for m, limit in zip(ratios, limits, strict=True)]
+    assert all(pair for _, _, pair in found[:30])  # of finer ones 31 bits may not tell all thresholds apart
+    assert any(pair for _, _, pair in found[30:])
+    for m, limit, pair in found:
+        if pair is None:
+            continue
+        multiplier, shift = pair
+        assert 0 < multiplier < 2**31 and 0 <= shift <= 20
+        t = rounding.thresholds(m)
+        t = t[t < limit]
+        acc = np.concatenate([t - 1, t, rng.integers(0, limit, 50), [0, limit]])
+        wanted = rounding.definition(acc.astype(np.float64), m)
+        for sign in (1, -1):
+            value = (((sign * acc * multiplier) >> (32 + shift)) + 1) >> 1
+            assert np.array_equal(np.clip(value, -255, 255), np.clip(sign * wanted, -255, 255)), (m, multiplier, shift)
+
+
+@pytest.mark.parametrize("m", [0.25, 1.0, 2.0**19])
+def test_a_coarse_scale_has_no_quick_multiplier(m: float) -> None:
+    assert rounding.quick(m) is None
+
+
 @pytest.mark.parametrize("m", [0.0, -1.0, float("nan"), float("inf"), 2.0**30])
 def test_scales_that_no_multiplier_serves(m: float) -> None:
     with pytest.raises(ModelError, match="rescales by"):
