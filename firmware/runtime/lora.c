@@ -25,13 +25,41 @@ LMCU_INLINE void expand(const uint16_t *half, int32_t count, float *to, int32_t 
     }
 }
 
+#if LMCU_DSP && LMCU_HALF_HARDWARE
+/* The columns of four rows of A, two at a time; returns how many that is. */
+static int32_t expand_four_rows(const uint16_t *half, int32_t k, float *to)
+{
+    const uint16_t *h1 = half + k, *h2 = h1 + k, *h3 = h2 + k, *const end = half + (k & ~1);
+    uint32_t x, y, z, w;
+    if (half != end) {
+        __asm__ volatile("1:\n\tldr %[x], [%[h0]], #4\n\tldr %[y], [%[h1]], #4\n\tldr %[z], [%[h2]], #4\n\t"
+                         "ldr %[w], [%[h3]], #4\n\tvmov s0, s1, %[x], %[y]\n\tvmov s2, s3, %[z], %[w]\n\t"
+                         "vcvtt.f32.f16 s4, s0\n\tvcvtt.f32.f16 s5, s1\n\tvcvtt.f32.f16 s6, s2\n\tvcvtt.f32.f16 s7, s3\n\t"
+                         "vcvtb.f32.f16 s0, s0\n\tvcvtb.f32.f16 s1, s1\n\tvcvtb.f32.f16 s2, s2\n\tvcvtb.f32.f16 s3, s3\n\t"
+                         "vstmia %[to]!, {s0, s1, s2, s3, s4, s5, s6, s7}\n\tcmp %[h0], %[end]\n\tbne 1b"
+                         : [h0] "+&r"(half), [h1] "+&r"(h1), [h2] "+&r"(h2), [h3] "+&r"(h3), [to] "+&r"(to), [x] "=&r"(x),
+                           [y] "=&r"(y), [z] "=&r"(z), [w] "=&r"(w)
+                         : [end] "r"(end)
+                         : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "cc", "memory");
+    }
+    return k & ~1;
+}
+#else
+static int32_t expand_four_rows(const uint16_t *half, int32_t k, float *to)
+{
+    (void)half, (void)k, (void)to;
+    return 0;
+}
+#endif
+
 lmcu_factors_t lmcu_lora_expand(const lmcu_lora_t *lora, int32_t k, int32_t m, float *scratch)
 {
     lmcu_factors_t f = lmcu_lora_direct(lora, k, m);
     f.a_t = scratch;
     f.b = scratch + lora->rank * k;
+    const int32_t done = lora->rank == 4 ? expand_four_rows(f.a_half, k, f.a_t) : 0;
     for (int32_t j = 0; j < lora->rank; ++j) {
-        expand(f.a_half + j * k, k, f.a_t + j, lora->rank);
+        expand(f.a_half + j * k + done, k - done, f.a_t + done * lora->rank + j, lora->rank);
     }
     expand(f.b_half, m * lora->rank, f.b, 1);
     return f;
@@ -96,6 +124,57 @@ LMCU_INLINE void project_all(const lmcu_factors_t *f, int expanded, int32_t rank
     }
 }
 
+#if LMCU_DSP && defined(__ARM_FP)
+/* sum [4] += the products of expanded factors, rank 4, with whole groups of the patch */
+static void project_groups(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *sum)
+{
+    const float *a = f->a_t, *const end = a + 4 * (f->k & ~(LMCU_GROUP - 1));
+    float s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3];
+    uint32_t x, y;
+#define VALUE(x, a0, a1, a2, a3)                                                                                       \
+    "vmul.f32 " a0 ", " a0 ", " x "\n\tvmul.f32 " a1 ", " a1 ", " x "\n\tvmul.f32 " a2 ", " a2 ", " x "\n\t"            \
+    "vmul.f32 " a3 ", " a3 ", " x "\n\tvadd.f32 %[s0], %[s0], " a0 "\n\tvadd.f32 %[s1], %[s1], " a1 "\n\t"              \
+    "vadd.f32 %[s2], %[s2], " a2 "\n\tvadd.f32 %[s3], %[s3], " a3 "\n\t"
+#define TWO(x, y)                                                                                                      \
+    "vldmia %[a]!, {s4, s5, s6, s7, s8, s9, s10, s11}\n\t" VALUE(x, "s4", "s5", "s6", "s7") VALUE(y, "s8", "s9", "s10", "s11")
+    if (a != end) {
+        __asm__ volatile("1:\n\tldrd %[x], %[y], [%[patch]]\n\tadd %[patch], %[patch], %[step]\n\tvmov s0, s1, %[x], %[y]\n\t"
+                         "lsr %[x], %[x], #16\n\tlsr %[y], %[y], #16\n\tvmov s2, s3, %[x], %[y]\n\tvcvt.f32.s16 s0, s0, #0\n\t"
+                         "vcvt.f32.s16 s1, s1, #0\n\tvcvt.f32.s16 s2, s2, #0\n\tvcvt.f32.s16 s3, s3, #0\n\t" TWO("s0", "s1")
+                         TWO("s2", "s3") "cmp %[a], %[end]\n\tbne 1b"
+                         : [patch] "+&r"(patch), [a] "+&r"(a), [s0] "+&t"(s0), [s1] "+&t"(s1), [s2] "+&t"(s2), [s3] "+&t"(s3),
+                           [x] "=&r"(x), [y] "=&r"(y)
+                         : [step] "r"(2 * step), [end] "r"(end)
+                         : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "cc", "memory");
+    }
+#undef VALUE
+#undef TWO
+    sum[0] = s0;
+    sum[1] = s1;
+    sum[2] = s2;
+    sum[3] = s3;
+}
+
+static void project_four(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
+{
+    const int32_t whole = f->k & ~(LMCU_GROUP - 1);
+    t[0] = t[1] = t[2] = t[3] = 0.0f;
+    project_groups(f, patch, step, t);
+    patch += whole / LMCU_GROUP * step;
+    for (int32_t i = whole; i < f->k; ++i) {
+        const float x = (float)patch[LMCU_PLACE(i - whole)];
+        for (int32_t j = 0; j < 4; ++j) {
+            t[j] = t[j] + f->a_t[4 * i + j] * x;
+        }
+    }
+}
+#else
+static void project_four(const lmcu_factors_t *f, const int16_t *patch, int32_t step, float *t)
+{
+    project_all(f, 1, 4, patch, step, t);
+}
+#endif
+
 /* Not copied into lmcu_lora_backward: it is large. */
 LMCU_NOINLINE void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *patch, int32_t step, lmcu_projection_t *to)
 {
@@ -104,7 +183,7 @@ LMCU_NOINLINE void lmcu_lora_project(const lmcu_factors_t *f, const int16_t *pat
     if (!local.a_t) {
         project_all(&local, 0, local.lora->rank, patch, step, t);
     } else if (local.lora->rank == 4) {
-        project_all(&local, 1, 4, patch, step, t);
+        project_four(&local, patch, step, t);
     } else {
         project_all(&local, 1, local.lora->rank, patch, step, t);
     }
@@ -151,16 +230,55 @@ LMCU_INLINE void add_deltas(const lmcu_factors_t *f, int expanded, int32_t rank,
     }
 }
 
+#if LMCU_DSP && LMCU_HALF_HARDWARE
+/* Of four products, two of which come in the words of B that stand in s0 and s1 or, expanded, all four: their sum in the written
+ * order, times c. Twice that, cut off, is limited to +-2^31 and a half that is left over goes up above 0. */
+#define DELTA(b1, b2)                                                                                                  \
+    "vmul.f32 s0, s0, %[t0]\n\tvmul.f32 " b1 ", " b1 ", %[t1]\n\tvmul.f32 " b2 ", " b2 ", %[t2]\n\tvmul.f32 s3, s3, %[t3]\n\t" \
+    "vadd.f32 s0, s0, " b1 "\n\tvadd.f32 s0, s0, " b2 "\n\tvadd.f32 s0, s0, s3\n\tvldmia %[c]!, {s1}\n\t"               \
+    "vmul.f32 s0, s1, s0\n\tvcvt.s32.f32 s0, s0, #1\n\tldr %[x], [%[bias]], #4\n\tvmov %[y], s0\n\t"                   \
+    "bic %[z], %[y], %[y], asr #31\n\tlsrs %[z], %[z], #1\n\tadc %[x], %[x], %[y], asr #1\n\tstr %[x], [%[to]], #4\n\t" \
+    "cmp %[to], %[end]\n\tbne 1b"
+#define OPERANDS                                                                                                       \
+    [c] "+&r"(c), [bias] "+&r"(bias), [to] "+&r"(to), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z)                         \
+        : [t0] "t"(t[0]), [t1] "t"(t[1]), [t2] "t"(t[2]), [t3] "t"(t[3]), [end] "r"(to + count)                        \
+        : "s0", "s1", "s2", "s3", "cc", "memory"
+
+/* Rank 4; count > 0 */
+static void add_four_deltas(const lmcu_factors_t *f, const float *t, const int32_t *bias, int32_t first, int32_t count, int32_t *to)
+{
+    const float *c = f->lora->c + first, *b = f->b + 4 * first;
+    const uint16_t *half = f->b_half + 4 * first;
+    int32_t x, y, z;
+    if (f->b) {
+        __asm__ volatile("1:\n\tvldmia %[b]!, {s0, s1, s2, s3}\n\t" DELTA("s1", "s2") : [b] "+&r"(b), OPERANDS);
+    } else {
+        __asm__ volatile("1:\n\tldr %[x], [%[b]], #4\n\tldr %[y], [%[b]], #4\n\tvmov s0, s1, %[x], %[y]\n\t"
+                         "vcvtt.f32.f16 s2, s0\n\tvcvtt.f32.f16 s3, s1\n\tvcvtb.f32.f16 s0, s0\n\tvcvtb.f32.f16 s1, s1\n\t"
+                         DELTA("s2", "s1") : [b] "+&r"(half), OPERANDS);
+    }
+}
+#undef DELTA
+#undef OPERANDS
+#else
+static void add_four_deltas(const lmcu_factors_t *f, const float *t, const int32_t *bias, int32_t first, int32_t count, int32_t *to)
+{
+    if (f->b) {
+        add_deltas(f, 1, 4, t, bias, first, count, to);
+    } else {
+        add_deltas(f, 0, 4, t, bias, first, count, to);
+    }
+}
+#endif
+
 void lmcu_lora_deltas(const lmcu_factors_t *f, const lmcu_projection_t *from, const int32_t *bias, int32_t first, int32_t count,
                       int32_t *to)
 {
     const float *t = from->t;
     const int32_t rank = f->lora->rank;
     const lmcu_factors_t local = *f;
-    if (rank == 4 && bias && local.b) {
-        add_deltas(&local, 1, 4, t, bias, first, count, to);
-    } else if (rank == 4 && bias) {
-        add_deltas(&local, 0, 4, t, bias, first, count, to);
+    if (rank == 4 && bias && count > 0) {
+        add_four_deltas(&local, t, bias, first, count, to);
     } else {
         add_deltas(&local, local.b != 0, rank, t, bias, first, count, to);
     }
