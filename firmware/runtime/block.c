@@ -28,47 +28,6 @@ lmcu_unit_t lmcu_unit(int32_t exponent)
     return unit;
 }
 
-#if LMCU_DSP
-/* The largest magnitude of whole groups of four as far as its upper half goes; they are compared in pairs. */
-static uint32_t largest_of_fours(const float *values, int32_t count)
-{
-    const float *const end = values + (count & ~3);
-    const uint32_t mask = 0x7fff7fffu;
-    uint32_t most = 0;
-#define TWO(a, b)                                                                                                      \
-    "pkhtb " a ", " a ", " b ", asr #16\n\tand " a ", " a ", %[mask]\n\tuqsub16 " a ", " a ", %[most]\n\t"              \
-    "uadd16 %[most], %[most], " a "\n\t"
-    if (values != end) {
-        __asm__ volatile("1:\n\tldmia %[values]!, {r8, r9, r10, r11}\n\t" TWO("r8", "r9") TWO("r10", "r11")
-                         "cmp %[values], %[end]\n\tbne 1b"
-                         : [values] "+&r"(values), [most] "+&r"(most)
-                         : [mask] "r"(mask), [end] "r"(end)
-                         : "r8", "r9", "r10", "r11", "cc", "memory");
-    }
-#undef TWO
-    return (most & 0xffff0000u) > most << 16 ? most & 0xffff0000u : most << 16;
-}
-enum { FOURS = ~3 };
-#else
-static uint32_t largest_of_fours(const float *values, int32_t count)
-{
-    (void)values, (void)count;
-    return 0;
-}
-enum { FOURS = 0 };
-#endif
-
-/* The exponent field of the largest of all magnitudes. */
-static int32_t largest_exponent(const float *values, int32_t count)
-{
-    uint32_t most = largest_of_fours(values, count);
-    for (int32_t i = count & FOURS; i < count; ++i) {
-        const uint32_t magnitude = lmcu_float_bits(values[i]) & 0x7fffffffu;
-        most = magnitude > most ? magnitude : most;
-    }
-    return (int32_t)(most >> 23);
-}
-
 /* One gradient as G, at random up or down, and V = G * S, rounded. */
 LMCU_INLINE uint32_t quantized(uint32_t bits, int32_t top, uint32_t random16, int32_t scale, int32_t shift)
 {
@@ -165,7 +124,7 @@ static uint32_t quantize_any_row(const int16_t *scales, int32_t shift, int32_t t
 lmcu_gradient_t lmcu_quantize_gradient(const lmcu_block_t *block, int32_t shift, int32_t rows, int32_t m, const float *dy,
                                        float *words, uint32_t *largest, int32_t *unit)
 {
-    const int32_t top = largest_exponent(dy, rows * m);
+    const int32_t top = (int32_t)(lmcu_largest(dy, rows * m) >> 23);
     if (top == 0 || top == 255) {
         return top == 0 ? LMCU_GRADIENT_ZERO : LMCU_GRADIENT_NOT_FINITE;
     }

@@ -3,6 +3,7 @@
 #include "lmcu_strict.h"
 
 #include "lmcu_math.h"
+#include "patch.h"
 
 /* |value| truncated to binary16, and what was cut off as a fraction of one unit in the last place. */
 typedef struct {
@@ -50,6 +51,46 @@ uint16_t lmcu_half_stochastic(float value, uint32_t random16)
     const uint32_t bits = lmcu_float_bits(value);
     const truncated_t t = truncate(bits & 0x7fffffffu);
     return saturate(t.half + (((t.fraction >> 16) + random16) >> 16), bits);
+}
+
+#if LMCU_DSP
+/* The same of whole groups of four, whose upper halves are compared in pairs. */
+static uint32_t largest_of_fours(const float *values, int32_t count)
+{
+    const float *const end = values + (count & ~3);
+    const uint32_t mask = 0x7fff7fffu;
+    uint32_t most = 0u;
+#define TWO(a, b)                                                                                                      \
+    "pkhtb " a ", " a ", " b ", asr #16\n\tand " a ", " a ", %[mask]\n\tuqsub16 " a ", " a ", %[most]\n\t"              \
+    "uadd16 %[most], %[most], " a "\n\t"
+    if (values != end) {
+        __asm__ volatile("1:\n\tldmia %[values]!, {r8, r9, r10, r11}\n\t" TWO("r8", "r9") TWO("r10", "r11")
+                         "cmp %[values], %[end]\n\tbne 1b"
+                         : [values] "+&r"(values), [most] "+&r"(most)
+                         : [mask] "r"(mask), [end] "r"(end)
+                         : "r8", "r9", "r10", "r11", "cc", "memory");
+    }
+#undef TWO
+    return (most & 0xffff0000u) > most << 16 ? most & 0xffff0000u : most << 16;
+}
+enum { FOURS = ~3 };
+#else
+static uint32_t largest_of_fours(const float *values, int32_t count)
+{
+    (void)values, (void)count;
+    return 0u;
+}
+enum { FOURS = 0 };
+#endif
+
+uint32_t lmcu_largest(const float *values, int32_t count)
+{
+    uint32_t most = largest_of_fours(values, count);
+    for (int32_t i = count & FOURS; i < count; ++i) {
+        const uint32_t magnitude = lmcu_float_bits(values[i]) & 0x7fffffffu;
+        most = magnitude > most ? magnitude : most;
+    }
+    return most;
 }
 
 /* ln 2 in two parts: the first has 10 bits, so that its product with an exponent is exact. */

@@ -133,6 +133,9 @@ LMCU_INLINE uint32_t lmcu_half_stochastic_quick(float value, uint32_t random16)
     return lmcu_half_stochastic(value, random16);
 }
 
+/* The bits of the largest magnitude; those of its lower half may be 0. Infinities and NaN are larger than numbers. */
+uint32_t lmcu_largest(const float *values, int32_t count);
+
 float lmcu_exp(float x);  /* +0 where the result would be below 2^-126; +infinity above the range */
 float lmcu_log(float x);  /* x > 0, finite */
 float lmcu_sqrt(float x); /* correctly rounded; x >= 0, finite */

@@ -57,16 +57,35 @@ void *memmove(void *to, const void *from, size_t count)
     return to;
 }
 
+/* `count` bytes, a multiple of 32; returns their end. */
+static uint8_t *set_blocks(uint8_t *d, uint32_t word, size_t count)
+{
+    uint8_t *const end = d + count;
+#if defined(__GNUC__) && defined(__thumb2__)
+    if (d != end) {
+        __asm__ volatile("mov r8, %[word]\n\tmov r9, r8\n\tmov r10, r8\n\tmov r11, r8\n\t"
+                         "1:\n\tstmia %[d]!, {r8, r9, r10, r11}\n\tstmia %[d]!, {r8, r9, r10, r11}\n\tcmp %[d], %[end]\n\tbne 1b"
+                         : [d] "+&r"(d)
+                         : [word] "r"(word), [end] "r"(end)
+                         : "r8", "r9", "r10", "r11", "cc", "memory");
+    }
+#else
+    for (; d != end; d += 32) {
+        lmcu_word_t *eight = (lmcu_word_t *)(void *)d;
+        eight[0] = eight[1] = eight[2] = eight[3] = word;
+        eight[4] = eight[5] = eight[6] = eight[7] = word;
+    }
+#endif
+    return d;
+}
+
 void *memset(void *to, int value, size_t count)
 {
     uint8_t *d = to;
     if (aligned(to, to)) {
         const uint32_t word = (uint32_t)(uint8_t)value * 0x01010101u;
-        for (; count >= 32u; count -= 32u, d += 32) {
-            lmcu_word_t *eight = (lmcu_word_t *)(void *)d;
-            eight[0] = eight[1] = eight[2] = eight[3] = word;
-            eight[4] = eight[5] = eight[6] = eight[7] = word;
-        }
+        d = set_blocks(d, word, count & ~(size_t)31u);
+        count &= 31u;
         for (; count >= 4u; count -= 4u, d += 4) {
             *(lmcu_word_t *)(void *)d = word;
         }

@@ -73,52 +73,24 @@ static bool is_plain(void)
     return lmcu_context.settings.momentum == 0.0f && lmcu_context.settings.weight_decay == 0.0f;
 }
 
-/* What no m exceeds and is not below the largest: without an FPU the largest itself, which needs no additions. */
-LMCU_INLINE float covering(float sum, float next)
-{
-#if LMCU_SOFT_FLOAT
-    const uint32_t bits = lmcu_float_bits(next) & 0x7fffffffu;
-    return bits > lmcu_float_bits(sum) ? lmcu_float_from_bits(bits) : sum;
-#else
-    return sum + lmcu_abs(next);
-#endif
-}
-
-/* The gradients times `rest`; returns what covers them all. Four in turn are written out: -O2 would not. */
-static float scale_segment(const segment_t s, float rest)
+/* The gradients times `rest`. */
+static void scale_segment(const segment_t s, float rest)
 {
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
-    float sum = 0.0f;
-    for (; rest == 1.0f && end - g >= 4; g += 4) {
-        sum = covering(covering(covering(covering(sum, g[0]), g[1]), g[2]), g[3]);
-    }
-    for (; end - g >= 4; g += 4) {
-        const float a = g[0] * rest, b = g[1] * rest, c = g[2] * rest, d = g[3] * rest;
-        g[0] = a;
-        g[1] = b;
-        g[2] = c;
-        g[3] = d;
-        sum = covering(covering(covering(covering(sum, a), b), c), d);
-    }
-    for (; g != end; ++g) {
+    for (; rest != 1.0f && g != end; ++g) {
         *g = *g * rest;
-        sum = covering(sum, *g);
     }
-    return sum;
 }
 
-/* The gradients, times `rest`, become the new momentum m = mu * m + g. Returns what covers all m. */
-static float advance_segment(const segment_t s, float rest)
+/* The gradients, times `rest`, become the new momentum m = mu * m + g. */
+static void advance_segment(const segment_t s, float rest)
 {
     const float mu = lmcu_context.settings.momentum;
     const float *m = momentum() + s.first;
     float *g = lmcu_model.gradients + s.first, *const end = lmcu_model.gradients + s.end;
-    float sum = 0.0f;
     for (; g != end; ++g, ++m) {
         *g = mu * *m + *g * rest;
-        sum = covering(sum, *g);
     }
-    return sum;
 }
 
 /* Whether every new value is finite, one by one: what a gradient or m that is not finite makes is not. */
@@ -132,10 +104,11 @@ static bool is_finite_segment(const segment_t s)
     return true;
 }
 
-/* The same known from what covers all m, with factors below 2^16; false: not known. */
-static bool is_small_segment(const segment_t *s, float covers)
+/* The same known from the largest m, with factors below 2^16; false: not known. */
+static bool is_small_segment(const segment_t *s)
 {
-    return s->lr * covers <= 0x1p125f && s->lr_decay <= 0x1p100f;
+    const float most = lmcu_float_from_bits(lmcu_largest(lmcu_model.gradients + s->first, (int32_t)(s->end - s->first)));
+    return s->lr * most <= 0x1p125f && s->lr_decay <= 0x1p100f;
 }
 
 /* v as binary16: rounded with 16 random bits, or to nearest */
@@ -290,8 +263,12 @@ bool lmcu_update(uint32_t samples)
     }
     for (uint32_t index = 0u; index < count; ++index) {
         const segment_t s = segment(index);
-        const float covers = is_plain() ? scale_segment(s, rest) : advance_segment(s, rest);
-        if (!is_small_segment(&s, covers) && !is_finite_segment(s)) {
+        if (is_plain()) {
+            scale_segment(s, rest);
+        } else {
+            advance_segment(s, rest);
+        }
+        if (!is_small_segment(&s) && !is_finite_segment(s)) {
             return false;
         }
     }
