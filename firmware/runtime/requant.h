@@ -77,7 +77,7 @@ LMCU_INLINE int lmcu_is_plain(const lmcu_conv2d_t *p)
 /* x >> 1, limited to int8 */
 LMCU_INLINE int8_t lmcu_halve_to_int8(int32_t x)
 {
-#if defined(__ARM_FEATURE_SAT)
+#if defined(__ARM_FEATURE_SAT) && !defined(LMCU_PORTABLE)
     __asm__("ssat %0, #8, %0, asr #1" : "+r"(x));
 #else
     x = lmcu_clamp_i32(x >> 1, -128, 127);
@@ -89,7 +89,7 @@ LMCU_INLINE int8_t lmcu_halve_to_int8(int32_t x)
  * 2 * zero_point + 1. Half of the rounding and the zero point are added one bit below the result's last. */
 LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t fraction, int32_t right, int32_t offset)
 {
-#if defined(__ARM_FEATURE_SIMD32)
+#if defined(__ARM_FEATURE_SIMD32) && !defined(LMCU_PORTABLE)
     int32_t x;
     __asm__("smmlar %0, %1, %2, %1" : "=r"(x) : "r"(acc), "r"(fraction));
 #else
@@ -102,7 +102,7 @@ LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t fraction, int32_t righ
 /* lmcu_quick_t's output; `offset` is (2 * zero_point + 1) * 2^shift */
 LMCU_INLINE int8_t lmcu_quick_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
 {
-#if defined(__ARM_FEATURE_SIMD32)
+#if defined(__ARM_FEATURE_SIMD32) && !defined(LMCU_PORTABLE)
     int32_t x;
     __asm__("smmla %0, %1, %2, %3" : "=r"(x) : "r"(acc), "r"(multiplier), "r"(offset));
 #else
