@@ -129,13 +129,49 @@ void lmcu_dot_block(const int16_t *patch, const int8_t *w, const int32_t *bias, 
 
 /* ---- W^T g: each val[i] takes its rows in ascending order ---- */
 
+#if LMCU_DSP && defined(__ARM_FP)
+/* Four neighbours of a row, zero_point 0: bytes 0 and 2, 1 and 3 as pairs of int16, the lower and then the upper of which are
+ * converted; times the row's factor, added to what stands in s0 to s3. */
+#define ROW_OF_FOUR(row, factor)                                                                                       \
+    "ldr %[x], [%[" row "]], #4\n\tsxtb16 %[y], %[x]\n\tsxtb16 %[x], %[x], ror #8\n\tvmov s4, s5, %[y], %[x]\n\t"       \
+    "lsr %[y], %[y], #16\n\tlsr %[x], %[x], #16\n\tvmov s6, s7, %[y], %[x]\n\tvcvt.f32.s16 s4, s4, #0\n\t"              \
+    "vcvt.f32.s16 s5, s5, #0\n\tvcvt.f32.s16 s6, s6, #0\n\tvcvt.f32.s16 s7, s7, #0\n\tvmul.f32 s4, s4, %[" factor "]\n\t" \
+    "vmul.f32 s5, s5, %[" factor "]\n\tvmul.f32 s6, s6, %[" factor "]\n\tvmul.f32 s7, s7, %[" factor "]\n\t"              \
+    "vadd.f32 s0, s0, s4\n\tvadd.f32 s1, s1, s5\n\tvadd.f32 s2, s2, s6\n\tvadd.f32 s3, s3, s7\n\t"
+
+/* add_four() of whole groups of four columns; returns how many columns that is. */
+static int32_t add_four_groups(const int8_t *const *row, const float *factor, int32_t k, float *val)
+{
+    const int8_t *r0 = row[0], *r1 = row[1], *r2 = row[2], *r3 = row[3];
+    const float *const end = val + (k & ~3);
+    uint32_t x, y;
+    if (val != end) {
+        __asm__ volatile("1:\n\tvldmia %[val], {s0, s1, s2, s3}\n\t" ROW_OF_FOUR("r0", "f0") ROW_OF_FOUR("r1", "f1")
+                         ROW_OF_FOUR("r2", "f2") ROW_OF_FOUR("r3", "f3") "vstmia %[val]!, {s0, s1, s2, s3}\n\t"
+                         "cmp %[val], %[end]\n\tbne 1b"
+                         : [val] "+&r"(val), [r0] "+&r"(r0), [r1] "+&r"(r1), [r2] "+&r"(r2), [r3] "+&r"(r3), [x] "=&r"(x),
+                           [y] "=&r"(y)
+                         : [f0] "t"(factor[0]), [f1] "t"(factor[1]), [f2] "t"(factor[2]), [f3] "t"(factor[3]), [end] "r"(end)
+                         : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "cc", "memory");
+    }
+    return k & ~3;
+}
+#undef ROW_OF_FOUR
+#else
+static int32_t add_four_groups(const int8_t *const *row, const float *factor, int32_t k, float *val)
+{
+    (void)row, (void)factor, (void)k, (void)val;
+    return 0;
+}
+#endif
+
 /* Four rows a pass, so that val is loaded and stored once for four products. */
 LMCU_INLINE void add_four(const int8_t *const *row, const float *factor, int32_t zero_point, int32_t k,
                           float *restrict val)
 {
     const int8_t *r0 = row[0], *r1 = row[1], *r2 = row[2], *r3 = row[3];
     const float f0 = factor[0], f1 = factor[1], f2 = factor[2], f3 = factor[3];
-    for (int32_t i = 0; i < k; ++i) {
+    for (int32_t i = zero_point == 0 ? add_four_groups(row, factor, k, val) : 0; i < k; ++i) {
         float sum = val[i] + f0 * (float)(r0[i] - zero_point);
         sum = sum + f1 * (float)(r1[i] - zero_point);
         sum = sum + f2 * (float)(r2[i] - zero_point);

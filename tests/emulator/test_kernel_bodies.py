@@ -93,6 +93,7 @@ def test_dsp_bodies_give_the_portable_bytes(tmp_path: Path, numerics: str) -> No
     [
         ("dense", "f32", ("lmcu_quick_output(acc[1]", "lmcu_quick_output(acc[0]")),
         ("conv2d", "f32", ("offset = 2 * p->output_zero_point + 1", "offset = 2 * p->output_zero_point")),
+        ("dense", "f32", ("vadd.f32 s1, s1, s5", "vadd.f32 s1, s1, s4")),
         ("conv2d", "f32", ("adc %[x], %[x], %[y], asr #1", "add %[x], %[x], %[y], asr #1")),
         ("conv2d", "f32", ("vadd.f32 %[s2], %[s2], ", "vsub.f32 %[s2], %[s2], ")),
         ("conv2d", "i16", ('ROW("w3", "v23", "t")', 'ROW("w3", "v23", "b")')),
