@@ -41,27 +41,21 @@ typedef struct {
     int32_t too_much;
 } part_t;
 
-static int8_t quick_output(const lmcu_dense_t *p, int32_t acc, int32_t o)
-{
-    const lmcu_quick_t *q = p->quick + (p->requant.per_channel ? o : 0);
-    const int8_t y = lmcu_quick_output(acc, q->multiplier, q->shift, (2 * p->output_zero_point + 1) * (1 << q->shift));
-    return (int8_t)lmcu_clamp_i32(y, p->clamp.act_min, p->clamp.act_max);
-}
-
 /* y of output o */
 static int8_t output(const lmcu_dense_t *p, int32_t acc, int32_t o)
 {
-    if (p->quick) {
-        return quick_output(p, acc, o);
-    }
     const int32_t at = p->requant.per_channel ? o : 0;
     const uint64_t multiplier = p->requant.multiplier[at];
-    const uint32_t shift = p->requant.shift[at];
-    if (shift >= 65u) { /* as most are */
-        const int32_t value = lmcu_round_half_away_small(acc, multiplier, shift) + p->output_zero_point;
-        return (int8_t)lmcu_clamp_i32(value, p->clamp.act_min, p->clamp.act_max);
+    const uint32_t shift = p->requant.shift ? p->requant.shift[at] : 0u;
+    int32_t value = 0;
+    if (shift == 0u) { /* as most are */
+        value = lmcu_quick_output(acc, multiplier, 2 * p->output_zero_point + 1);
+    } else if (shift >= 65u) {
+        value = lmcu_round_half_away_small(acc, multiplier, shift) + p->output_zero_point;
+    } else {
+        return large_output(acc, multiplier, shift, p->output_zero_point, &p->clamp);
     }
-    return large_output(acc, multiplier, shift, p->output_zero_point, &p->clamp);
+    return (int8_t)lmcu_clamp_i32(value, p->clamp.act_min, p->clamp.act_max);
 }
 
 static void forward_part(const lmcu_dense_t *p, const part_t *part, const int16_t *patch, int8_t *y)
@@ -79,35 +73,39 @@ static void forward_part(const lmcu_dense_t *p, const part_t *part, const int16_
 }
 
 #if LMCU_DSP
-/* Whether forward_pairs serves the layer: whole words of weights, nothing beside the biases. */
+/* Whether forward_pairs serves the layer: whole words of weights, quick outputs clamped to int8 only. */
 static int is_for_pairs(const lmcu_dense_t *p)
 {
-    return p->quick && p->bias && p->k % 8 == 0 && (uintptr_t)p->weights % 4u == 0u && p->weight_zero_point == 0 &&
-           lmcu_clamps_to_int8(&p->clamp);
+    int pairs = p->bias && p->k % 8 == 0 && (uintptr_t)p->weights % 4u == 0u && p->weight_zero_point == 0 &&
+                lmcu_clamps_to_int8(&p->clamp);
+    for (int32_t o = 0; p->requant.shift && o < (p->requant.per_channel ? p->m : 1); ++o) {
+        pairs = pairs && p->requant.shift[o] == 0u;
+    }
+    return pairs;
 }
 
 /* The same, two outputs at a time of two or more; of an odd number the last but one is computed twice. */
 LMCU_NOINLINE static void forward_pairs(const lmcu_dense_t *p, const part_t *part, const int16_t *patch, int8_t *y)
 {
-    const int32_t k = p->k, step = p->requant.per_channel ? 1 : 0, twice = 2 * p->output_zero_point + 1;
+    const int32_t k = p->k, step = p->requant.per_channel ? 1 : 0, offset = 2 * p->output_zero_point + 1;
     const int8_t *w = p->weights + (intptr_t)part->first * k;
-    const lmcu_quick_t *q = p->quick + part->first * step;
+    const uint64_t *multiplier = p->requant.multiplier + part->first * step;
     const int32_t *bias = part->bias;
     y += part->first;
     for (int32_t left = part->end - part->first; left > 0; left -= 2) {
         if (left == 1) {
             w -= k;
-            q -= step;
+            multiplier -= step;
             --bias;
             --y;
         }
         int32_t acc[2] = {bias[0], bias[1]};
         bias += 2;
         w = lmcu_dot_two(patch, w, k, acc);
-        *y++ = lmcu_quick_output(acc[0], q->multiplier, q->shift, (int32_t)((uint32_t)twice << q->shift));
-        q += step;
-        *y++ = lmcu_quick_output(acc[1], q->multiplier, q->shift, (int32_t)((uint32_t)twice << q->shift));
-        q += step;
+        *y++ = lmcu_quick_output(acc[0], *multiplier, offset);
+        multiplier += step;
+        *y++ = lmcu_quick_output(acc[1], *multiplier, offset);
+        multiplier += step;
     }
 }
 #else

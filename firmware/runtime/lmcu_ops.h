@@ -65,26 +65,21 @@ typedef struct {
 } lmcu_requant_t;
 
 /* Requantization that rounds half away from zero (dense): sign(acc) * floor((|acc| * multiplier + 2^(shift-1)) / 2^shift),
- * multiplier < 2^62, 33 <= shift <= 95, |acc| <= 2^31 - 1. The compiler proved it equal to the double rule at every threshold. */
+ * multiplier < 2^62, 33 <= shift <= 95, |acc| <= 2^31 - 1. Shift 0, or NULL for 0 throughout: the multiplier is n + s * 2^32,
+ * 0 <= n < 2^31, 0 <= s <= 20, of the quick form (floor(acc * n / 2^32) + (2 z_y + 1) * 2^s) >> (s + 1), limited to int8. The
+ * compiler proved either equal to the double rule at every threshold. */
 typedef struct {
     const uint64_t *multiplier; /* [m] or [1] */
     const uint8_t *shift;
     int32_t per_channel;        /* 0: one entry for all outputs */
 } lmcu_round_t;
 
-/* The same output from 32 bits: (floor(acc * multiplier / 2^32) + (2 z_y + 1) * 2^shift) >> (shift + 1), limited to int8;
- * 0 <= multiplier < 2^31, 0 <= shift <= 20. The compiler proved it equal at every threshold. */
-typedef struct {
-    int32_t multiplier, shift;
-} lmcu_quick_t;
-
 /* y = clamp(RQ(b + W x) + z_y). x [batch][k], w [m][k], bias [m] or NULL, y [batch][m]. */
 typedef struct {
     int32_t batch, k, m;
     int32_t input_zero_point, weight_zero_point, output_zero_point;
     lmcu_clamp_t clamp;
-    lmcu_round_t requant;        /* its arrays are NULL where `quick` is there */
-    const lmcu_quick_t *quick;   /* [m] or [1]; NULL: no such numbers, or weights that a merge changes */
+    lmcu_round_t requant;
     const int8_t *weights;
     const int32_t *bias;
     const float *weight_scale;   /* s_w, [m]: backward only, NULL without */

@@ -125,10 +125,39 @@ static void write_requant(const lmcu_resident_t *p, uint32_t o, double ratio)
     memcpy(lmcu_weights + p->shift + o, &right, 1u);
 }
 
-/* codegen/rounding.py: the exact multiplier, moved where double arithmetic, the definition, rounds a threshold to the other
- * side. A threshold is an acc at which the output steps; only one whose product is within 2^-40 of it can do so, and then
- * edge - acc * multiplier fits 64 bits whatever wraps. */
-static bool write_rounding(const lmcu_resident_t *p, uint32_t o, double ratio)
+/* The multipliers of the quick form that put every threshold up to `limit` where it belongs: [low, high]. */
+typedef struct {
+    int32_t shift; /* below 0: there is no quick form */
+    uint64_t exact, low, high;
+    int64_t limit;
+} quick_t;
+
+static quick_t quick_of(int32_t exponent, uint64_t mantissa, int64_t limit)
+{
+    quick_t q = {exponent < -22 ? 20 : -2 - exponent, 1u, 0u, 0x7fffffffu, limit};
+    const int32_t down = 20 - exponent - q.shift;
+    if (q.shift >= 0 && down < 64) {
+        q.exact = (mantissa + (1ull << down) - 1u) >> down; /* rounded up */
+    }
+    return q;
+}
+
+/* The n-th threshold is `acc`: M * acc lies above the edge, M * (acc - 1) below. */
+static void narrow(quick_t *q, uint32_t n, int64_t acc)
+{
+    if (q->shift >= 0 && acc <= q->limit) {
+        const uint64_t edge = (uint64_t)(2u * n - 1u) << (q->shift + 32), low = edge / (uint64_t)acc + 1u;
+        const uint64_t high = acc > 1 ? (edge - 1u) / (uint64_t)(acc - 1) : UINT64_MAX;
+        q->low = low > q->low ? low : q->low;
+        q->high = high < q->high ? high : q->high;
+    }
+}
+
+/* codegen/rounding.py: the quick form where it puts every threshold up to `limit` in its place, or else the wide one: the exact
+ * multiplier, moved where double arithmetic, the definition, rounds a threshold to the other side. A threshold is an acc at which the
+ * output steps; only one whose product is within 2^-40 of it can do so, and then edge - acc * multiplier fits 64 bits whatever
+ * wraps. False: neither serves. */
+static bool write_rounding(const lmcu_resident_t *p, uint32_t o, double ratio, int64_t limit)
 {
     int32_t exponent;
     const uint64_t mantissa = mantissa_of(ratio, &exponent);
@@ -136,6 +165,7 @@ static bool write_rounding(const lmcu_resident_t *p, uint32_t o, double ratio)
     const int32_t left = (int32_t)shift + exponent - 53;
     const uint64_t exact = left >= 0 ? mantissa << left : left > -64 ? mantissa >> -left : 0u;
     int64_t low = INT64_MIN, high = INT64_MAX; /* of what is added to it */
+    quick_t quick = quick_of(exponent, mantissa, limit);
     for (uint32_t n = 1u; n <= 255u; ++n) {
         const double step = (double)n - 0.5, place = step / ratio;
         if (place >= HIGHEST_ACC) {
@@ -143,6 +173,7 @@ static bool write_rounding(const lmcu_resident_t *p, uint32_t o, double ratio)
         }
         const int64_t acc = (int64_t)(place + 0.5);
         const double product = (double)acc * ratio;
+        narrow(&quick, n, acc > 0 && product >= step ? acc : acc + 1);
         if (acc == 0 || magnitude(product - step) > step * 0x1p-40) {
             continue;
         }
@@ -157,11 +188,34 @@ static bool write_rounding(const lmcu_resident_t *p, uint32_t o, double ratio)
         }
     }
     const int64_t more = low > 0 ? low : 0;
-    const uint64_t multiplier = exact + (uint64_t)(more < high ? more : high);
-    const uint8_t byte = (uint8_t)shift;
+    const bool is_quick = quick.shift >= 0 && quick.low <= quick.high;
+    const uint64_t least = quick.exact > quick.low ? quick.exact : quick.low, narrowed = least < quick.high ? least : quick.high;
+    const uint64_t wide = exact + (uint64_t)(more < high ? more : high);
+    const uint64_t multiplier = is_quick ? narrowed | (uint64_t)quick.shift << 32 : wide;
+    const uint8_t byte = is_quick ? 0u : (uint8_t)shift;
     memcpy(lmcu_weights + p->multiplier + 8u * o, &multiplier, 8u);
     memcpy(lmcu_weights + p->shift + o, &byte, 1u);
-    return low <= high;
+    return is_quick || low <= high;
+}
+
+/* No sum of merged channels' bias and products exceeds it; with room for an adapter, as the compiler reckons. */
+static int64_t reach_of(const layer_t *l, uint32_t first, uint32_t count)
+{
+    const lmcu_resident_t *p = l->p;
+    int64_t most = 0;
+    for (uint32_t o = first; o < first + count; ++o) {
+        const int8_t *w = (const int8_t *)lmcu_weights + p->weights + (size_t)o * p->k;
+        int32_t bias = 0;
+        if (p->bias >= 0) {
+            memcpy(&bias, lmcu_weights + p->bias + 4u * o, 4u);
+        }
+        int64_t sum = bias < 0 ? -(int64_t)bias : bias;
+        for (uint32_t i = 0; i < p->k; ++i) {
+            sum += 255 * (w[i] < 0 ? -w[i] : w[i]);
+        }
+        most = sum > most ? sum : most;
+    }
+    return most + 0x40000000 < INT32_MAX ? most + 0x40000000 : INT32_MAX;
 }
 
 /* Channels [first, first + count), which share a scale; false: it does not fit the output's. */
@@ -187,7 +241,7 @@ static bool merge_channels(const layer_t *l, uint32_t first, uint32_t count)
         lmcu_layer_done();
     }
     if (p->rounds != 0u) {
-        return write_rounding(p, first, ratio);
+        return write_rounding(p, first, ratio, reach_of(l, first, count));
     }
     write_requant(p, first, ratio);
     return true;
@@ -206,13 +260,13 @@ static bool merge_layer(const lmcu_resident_t *p, const lmcu_adapter_t *adapter)
 }
 
 /* A multiply-add in double takes up to 200 instructions without hardware, the rest of a weight 1,500, a multiplier of a
- * dense layer 400,000. */
+ * dense layer 500,000. */
 uint64_t lmcu_merge_instructions(void)
 {
     uint64_t sum = 0u;
     for (uint32_t i = 0u; i < lmcu_model.adapter_count; ++i) {
         const lmcu_resident_t *p = &lmcu_residents[i];
-        sum += (uint64_t)p->m * p->k * (400u * p->rank + 1500u) + (uint64_t)p->scales * (p->rounds != 0u ? 400000u : 1000u);
+        sum += (uint64_t)p->m * p->k * (400u * p->rank + 1500u) + (uint64_t)p->scales * (p->rounds != 0u ? 500000u : 1000u);
     }
     return sum;
 }

@@ -99,9 +99,12 @@ LMCU_INLINE int8_t lmcu_plain_output(int32_t acc, int32_t fraction, int32_t righ
     return lmcu_halve_to_int8((x >> right) + offset);
 }
 
-/* lmcu_quick_t's output; `offset` is (2 * zero_point + 1) * 2^shift */
-LMCU_INLINE int8_t lmcu_quick_output(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
+/* The quick form of lmcu_round_t; `offset` is 2 * zero_point + 1. */
+LMCU_INLINE int8_t lmcu_quick_output(int32_t acc, uint64_t pair, int32_t offset)
 {
+    const int32_t multiplier = (int32_t)(uint32_t)pair;
+    const uint32_t shift = (uint32_t)(pair >> 32);
+    offset = (int32_t)((uint32_t)offset << shift);
 #if defined(__ARM_FEATURE_SIMD32) && !defined(LMCU_PORTABLE)
     int32_t x;
     __asm__("smmla %0, %1, %2, %3" : "=r"(x) : "r"(acc), "r"(multiplier), "r"(offset));

@@ -48,8 +48,8 @@ def _numbers(
     op: Conv2D | Depthwise | Dense | TransposeConv, ctx: Context, prefix: str, multiplier: NDArray[Any],
     shift: NDArray[Any],
 ) -> tuple[list[Constant], dict[str, str]]:  # fmt: skip
-    """Weights, bias and rounding, which may be empty: constants, and an expression for each; in SRAM where the layer is
-    resident there."""
+    """Weights, bias and rounding, whose shifts may be empty: constants, and an expression for each; in SRAM where the
+    layer is resident there."""
     w, bias = ctx.graph.tensors[op.weights].data, None if op.bias is None else ctx.graph.tensors[op.bias].data
     assert w is not None
     arrays: dict[str, NDArray[Any]] = {"weights": w.astype(np.int8)}
@@ -60,7 +60,7 @@ def _numbers(
     if resident is None:
         names = {key: f"{prefix}_{key[0] if key in ('weights', 'bias') else key}" for key in arrays if arrays[key].size}
         made = [array(names[key], arrays[key], in_words=key == "weights") for key in names]
-        return made, {"bias": "NULL", "multiplier": "NULL", "shift": "NULL", **names}
+        return made, {"bias": "NULL", "shift": "NULL", **names}
     places = {"bias": "NULL"}
     for key, values in arrays.items():
         at, raw = getattr(resident, key), np.frombuffer(values.tobytes(), np.uint8)
@@ -129,15 +129,11 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
     scales = effective_scales(op, graph, m if len(w.scale) > 1 else 1)
     reach = _reach(op, graph) + (0 if ctx.adaptation.of(op) is None else 2**30)
     limits = np.minimum(reach if len(scales) > 1 else reach.max(keepdims=True), rounding.ACC_MAX)
-    quick = [rounding.quick(s, int(limit)) for s, limit in zip(scales, limits, strict=True)]
-    is_quick = ctx.residents.of(op) is None and None not in quick
-    pairs = [] if is_quick else [rounding.multiplier(s) for s in scales]
-    constants, at = _numbers(
-        op, ctx, prefix, np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.uint8)
-    )
-    if is_quick:
-        rows = [f"{{{q[0]}, {q[1]}}}" for q in quick if q]
-        constants.append(table(f"{prefix}_quick", "lmcu_quick_t", ["ii"] * len(rows), rows, ctx.pointer_bytes))
+    pairs = [rounding.pair(s, int(limit)) for s, limit in zip(scales, limits, strict=True)]
+    shifts = np.array([p[1] for p in pairs], np.uint8)
+    if ctx.residents.of(op) is None and not shifts.any():
+        shifts = shifts[:0]
+    constants, at = _numbers(op, ctx, prefix, np.array([p[0] for p in pairs], np.uint64), shifts)
     scale_name = "NULL"
     if ctx.backward_step >= 0 or ctx.residents.of(op):
         scale_name = f"{prefix}_s"
@@ -146,11 +142,10 @@ def _dense(op: Dense, ctx: Context) -> Emitted:
     x, y = graph.tensors[op.inputs[0]], graph.tensors[op.output]
     values = (
         f"{ints(op.batch(graph), k, m, x.z, w.z, y.z)}, {clamp_values(op, graph)}, "
-        f"{{{at['multiplier']}, {at['shift']}, {int(len(scales) > 1)}}}, {f'{prefix}_quick' if is_quick else 'NULL'}, "
-        f"{at['weights']}, {at['bias']}, {scale_name}"
+        f"{{{at['multiplier']}, {at['shift']}, {int(len(scales) > 1)}}}, {at['weights']}, {at['bias']}, {scale_name}"
     )
     more, last, kinds = block(op, ctx, m)
-    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p", "p", *kinds]
+    fields: Fields = [*"iiiiii", CLAMP, "ppi", "p", "p", "p", *kinds]
     constants += [*lora, *more, struct(prefix, "lmcu_dense_t", fields, values + last, ctx.pointer_bytes)]
     return _weighted_calls("dense", op, ctx, constants, prefix, lora_name)
 

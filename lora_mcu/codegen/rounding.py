@@ -74,6 +74,13 @@ def quick(m: float, limit: int = ACC_MAX) -> tuple[int, int] | None:
     return (best, shift) if low <= best else None
 
 
+def pair(m: float, limit: int = ACC_MAX) -> tuple[int, int]:
+    """Multiplier and shift as lmcu_round_t holds them: the quick form, whose shift is 0, or else the wide one."""
+    if not (math.isfinite(m) and m > 0) or (found := quick(m, limit)) is None:
+        return multiplier(m)
+    return found[0] | found[1] << 32, 0
+
+
 def _range(t: NDArray[np.int64], shift: int, *, ties: bool = True) -> tuple[int, int]:
     """The least and greatest M with t[n-1] * M >= (2n-1) * 2^(shift-1) > (t[n-1] - 1) * M; > without ``ties``."""
     low, high = 0, 2**64

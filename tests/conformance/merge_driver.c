@@ -32,7 +32,7 @@ int main(int argc, char **argv)
         if (conv) {
             write_requant(&layer, 0, ratio);
         } else {
-            fits = write_rounding(&layer, 0, ratio);
+            fits = write_rounding(&layer, 0, ratio, INT32_MAX);
         }
         fwrite(lmcu_weights, conv ? 4 : 8, 1, stdout);
         fwrite(lmcu_weights + 8, 1, 1, stdout);

@@ -161,17 +161,18 @@ def test_the_device_finds_the_compilers_multipliers(driver: Path) -> None:
     ratios = np.concatenate([near, plain, 2.0 ** np.arange(-100, 20)])
     ratios = ratios[ratios < 2**20]
     found = np.frombuffer(roundings(driver, ratios), np.dtype([("m", "<u8"), ("s", "u1"), ("fits", "u1")]))
-    moved = refused = 0
+    moved = refused = quick = 0
     for ratio, row in zip(ratios.tolist(), found, strict=True):
         try:
-            wanted = rounding.multiplier(ratio)
+            wanted = rounding.pair(ratio)
         except ModelError:  # two thresholds that no integer serves both
             assert not row["fits"], ratio.hex()
             refused += 1
             continue
         assert (int(row["m"]), int(row["s"]), bool(row["fits"])) == (*wanted, True), ratio.hex()
-        moved += wanted[0] != int(ratio * 2.0 ** wanted[1])
-    assert moved > 100 and refused > 0  # neither case is rare among these
+        quick += wanted[1] == 0
+        moved += wanted[1] != 0 and wanted[0] != int(ratio * 2.0 ** wanted[1])
+    assert quick > 100 and moved > 100 and refused > 0  # no case is rare among these
 
 
 def test_the_device_finds_the_compilers_requantization(driver: Path) -> None:

@@ -26,7 +26,6 @@ static int8_t x[VALUES], w[VALUES * 2], y[2][VALUES];
 static float dy[2][VALUES], dx[2][VALUES], gradients[FACTORS], scales[CHANNELS], c[CHANNELS];
 static int32_t bias[CHANNELS], fraction[CHANNELS];
 static int8_t right[CHANNELS];
-static lmcu_quick_t quick[CHANNELS];
 static uint64_t wide_multiplier[CHANNELS];
 static uint8_t wide_shift[CHANNELS];
 static uint64_t scratch[2048];
@@ -94,15 +93,14 @@ static lmcu_clamp_t random_clamp(void)
 static void random_constants(void)
 {
     const int32_t range = below(8) == 0 ? 1 << 30 : 1 << 16;
-    const int32_t left = below(6) == 0;
+    const int32_t left = below(6) == 0, wide = below(2);
     for (int32_t o = 0; o < CHANNELS; ++o) {
         bias[o] = below((uint32_t)range) - range / 2;
         fraction[o] = 2 * (below(1 << 24) * 63 - (1 << 30));
         right[o] = (int8_t)(left ? below(12) - 3 : 1 + below(18));
-        quick[o].multiplier = (1 << 30) + below(1 << 24) * 63;
-        quick[o].shift = below(21);
-        wide_shift[o] = (uint8_t)(60 + below(30));
-        wide_multiplier[o] = ((uint64_t)1 << 61) + ((uint64_t)below(1 << 24) << 36) + (uint64_t)below(1 << 24);
+        wide_shift[o] = (uint8_t)(wide != 0 && below(3) != 0 ? 60 + below(30) : 0);
+        wide_multiplier[o] = wide_shift[o] != 0u ? ((uint64_t)1 << 61) + ((uint64_t)below(1 << 24) << 36) + (uint64_t)below(1 << 24)
+                                                 : (uint64_t)below(21) << 32 | (uint64_t)((1 << 30) + below(1 << 24) * 63);
         scales[o] = 0.001f * (float)(1 + below(50));
         c[o] = 1.5f / scales[o];
 #if LMCU_NUMERICS_I16
@@ -200,7 +198,7 @@ static int dense_case(void)
 {
     const int32_t batch = 1 + below(3), k = below(2) ? 1 + below(90) : 8 * (1 + below(11)), m = 1 + below(40), rank = random_rank();
     lmcu_dense_t p = {batch, k, m, zero_point(), below(3) == 0 ? 7 : 0, zero_point(), random_clamp(),
-                      {wide_multiplier, wide_shift, below(2)}, below(3) ? quick : 0, w, below(4) ? bias : 0, scales BLOCK};
+                      {wide_multiplier, wide_shift, below(2)}, w, below(4) ? bias : 0, scales BLOCK};
     p.weight_zero_point = rank != 0 ? 0 : p.weight_zero_point; /* adapted weights have none */
     const lmcu_lora_t lora = random_lora(rank, k, m), *adapter = rank ? &lora : 0;
     float *into[2] = {below(4) ? dx[0] : 0, dx[1]};

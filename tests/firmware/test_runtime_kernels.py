@@ -42,7 +42,7 @@ class Lora(ctypes.Structure):
 class Dense(ctypes.Structure):
     _fields_ = [(n, I32) for n in ("batch", "k", "m", "input_zero_point", "weight_zero_point", "output_zero_point")]
     _fields_ += [("clamp", Clamp), ("multiplier", PTR), ("shift", PTR), ("per_channel", I32)]
-    _fields_ += [("quick", PTR), ("weights", PTR), ("bias", PTR), ("weight_scale", PTR)]
+    _fields_ += [("weights", PTR), ("bias", PTR), ("weight_scale", PTR)]
 
 
 class Conv(ctypes.Structure):
@@ -165,13 +165,12 @@ def dense_layer(rng: np.random.Generator) -> Layer:
     x, w = rng.integers(-128, 128, (batch, k)).astype(np.int8), rng.integers(-127, 128, (m, k)).astype(np.int8)
     bias, scales = rng.integers(-3000, 3000, m).astype(np.int32), rng.uniform(1e-3, 0.05, m).astype(F)
     ratios = [0.04 * float(s) / 0.7 for s in scales]
-    pairs = [rounding.multiplier(r) for r in ratios]
+    wide = rng.choice([0.0, 0.3, 1.0])  # the share of outputs in the wide form
+    pairs = [rounding.multiplier(r) if rng.random() < wide else rounding.pair(r) for r in ratios]
     keep = [np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.uint8)]
-    quick = np.array([rounding.quick(r) for r in ratios], np.int32)
-    pointers = [a.ctypes.data for a in (*keep, w, bias, scales)]
-    keep.append(quick)
-    first = quick.ctypes.data if rng.random() < 0.7 else None
-    params = Dense(batch, k, m, zx, zw, zy, random_clamp(rng, zy), *pointers[:2], 1, first, *pointers[2:])
+    pointers: list[int | None] = [a.ctypes.data for a in (*keep, w, bias, scales)]
+    pointers[1] = None if wide == 0 and rng.random() < 0.5 else pointers[1]
+    params = Dense(batch, k, m, zx, zw, zy, random_clamp(rng, zy), *pointers[:2], 1, *pointers[2:])
     places = np.arange(batch * k).reshape(batch, k)
     return Layer(params, x, x.astype(np.int64) - zx, places, w, zw, bias, scales, ratios, keep)
 
@@ -234,7 +233,7 @@ def conv_layer(rng: np.random.Generator) -> Layer:
 
 def requantized(layer: Layer, acc: int, o: int) -> int:
     if isinstance(layer.params, Dense):
-        multiplier, shift = int(layer.keep[0][o]), int(layer.keep[1][o])
+        multiplier, shift = rounding.multiplier(layer.ratios[o])
         magnitude = (min(abs(acc), 2**31 - 1) * multiplier + 2 ** (shift - 1)) >> shift
         return magnitude if acc >= 0 else -magnitude
     multiplier, shift = quantmath.quantize_multiplier(layer.ratios[o])
@@ -377,7 +376,7 @@ def test_an_adapter_rounds_halves_away_from_zero(kernels: Kernels) -> None:
     weights, c = np.zeros((1, 1), np.int8), np.array([2.0], F)
     multiplier, shift = np.array([1 << 40], np.uint64), np.array([40], np.uint8)
     kernels.factors[:2] = [1.0, 0.25]
-    params = Dense(201, 1, 1, 0, 0, 0, Clamp(-128, 127, 0, 0), multiplier.ctypes.data, shift.ctypes.data, 0, None)
+    params = Dense(201, 1, 1, 0, 0, 0, Clamp(-128, 127, 0, 0), multiplier.ctypes.data, shift.ctypes.data, 0)
     params.weights = weights.ctypes.data
     y = np.zeros((201, 1), np.int8)
     kernels("dense_forward", params, Lora(1, 0, 1, 0, 1.0, 1.0, c.ctypes.data), x, y, np.zeros(4, F))

@@ -29,7 +29,7 @@ static const uint16_t initial_a[A_COUNT] = {
 static const lmcu_adapter_t adapters[1] = {{0, A_COUNT, A_COUNT, B_COUNT}};
 static const lmcu_lora_t lora = {RANK, 0, A_COUNT, 1, 2.0f, 0.05f, c};
 static const lmcu_dense_t dense = {
-    1, INPUTS, OUTPUTS, 3, 0, -4, {-128, 127, 0, 0}, {multiplier, shift, 0}, NULL, weights, bias, weight_scale,
+    1, INPUTS, OUTPUTS, 3, 0, -4, {-128, 127, 0, 0}, {multiplier, shift, 0}, weights, bias, weight_scale,
 };
 
 static int8_t arena[8];
