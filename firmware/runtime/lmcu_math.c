@@ -85,12 +85,19 @@ enum { FOURS = 0 };
 
 uint32_t lmcu_largest(const float *values, int32_t count)
 {
-    uint32_t most = largest_of_fours(values, count);
-    for (int32_t i = count & FOURS; i < count; ++i) {
-        const uint32_t magnitude = lmcu_float_bits(values[i]) & 0x7fffffffu;
+    uint32_t most = largest_of_fours(values, count) << 1;
+    int32_t i = count & FOURS;
+    for (; i + 4 <= count; i += 4) {
+        for (int32_t u = 0; u < 4; ++u) {
+            const uint32_t magnitude = lmcu_float_bits(values[i + u]) << 1;
+            most = magnitude > most ? magnitude : most;
+        }
+    }
+    for (; i < count; ++i) {
+        const uint32_t magnitude = lmcu_float_bits(values[i]) << 1;
         most = magnitude > most ? magnitude : most;
     }
-    return most;
+    return most >> 1;
 }
 
 /* ln 2 in two parts: the first has 10 bits, so that its product with an exponent is exact. */

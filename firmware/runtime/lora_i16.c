@@ -64,12 +64,19 @@ enum { EIGHTS = 0 };
 /* The exponent field of the largest of `count` factors, 1 for subnormals. */
 static int32_t top_exponent(const uint16_t *half, int32_t count)
 {
-    uint32_t most = largest_of_eights(half, count);
-    for (int32_t i = count & EIGHTS; i < count; ++i) {
-        const uint32_t magnitude = half[i] & 0x7fffu;
+    uint32_t most = largest_of_eights(half, count) << 17;
+    int32_t i = count & EIGHTS;
+    for (; i + 4 <= count; i += 4) {
+        for (int32_t u = 0; u < 4; ++u) {
+            const uint32_t magnitude = (uint32_t)half[i + u] << 17;
+            most = magnitude > most ? magnitude : most;
+        }
+    }
+    for (; i < count; ++i) {
+        const uint32_t magnitude = (uint32_t)half[i] << 17;
         most = magnitude > most ? magnitude : most;
     }
-    return most >> 10 != 0u ? (int32_t)(most >> 10) : 1;
+    return most >> 27 != 0u ? (int32_t)(most >> 27) : 1;
 }
 
 /* How factors become integers of `bits` bits: their unit is 2^(top - 14 - bits). */
@@ -148,9 +155,12 @@ static void make_a(const lmcu_lora_t *lora)
     const fit_t fit = fit_to(top, bits);
     table_of(lora)[0] = (int16_t)(top - 14 - bits);
     for (int32_t j = 0; j < lora->rank; ++j, half += k) {
-        int16_t *const row = table_a(lora) + LMCU_GROUP * j;
-        for (int32_t i = fit_groups(half, k, 0, &fit, row, step); i < k4; ++i) {
-            row[i / LMCU_GROUP * step + LMCU_PLACE(i % LMCU_GROUP)] = i < k ? fitted(half[i], &fit) : 0;
+        int16_t *row = table_a(lora) + LMCU_GROUP * j;
+        int32_t i = fit_groups(half, k, 0, &fit, row, step);
+        for (row += i / LMCU_GROUP * step; i < k4; i += LMCU_GROUP, row += step) {
+            for (int32_t u = 0; u < LMCU_GROUP; ++u) {
+                row[LMCU_PLACE(u)] = i + u < k ? fitted(half[i + u], &fit) : 0;
+            }
         }
     }
 }

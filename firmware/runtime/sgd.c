@@ -211,7 +211,9 @@ static uint16_t *write_small(const segment_t *s, uint16_t *half, const uint16_t 
 #undef TWO_VALUES
 #undef KEEP_TWO
 #undef OPERANDS
+#define SELDOM LMCU_NOINLINE static
 #else
+#define SELDOM LMCU_INLINE
 static uint16_t *write_middling(const segment_t *s, uint16_t *half, const uint16_t *end, lmcu_random_t *words)
 {
     (void)s, (void)end, (void)words;
@@ -224,7 +226,7 @@ static uint16_t *write_small(const segment_t *s, uint16_t *half, const uint16_t 
 }
 #endif
 
-static void write_one(const segment_t *s, uint16_t *half, uint32_t random16)
+SELDOM void write_one(const segment_t *s, uint16_t *half, uint32_t random16)
 {
     const float m = lmcu_model.gradients[half - lmcu_model.factors];
     *half = rounded(new_value(s, true, lmcu_half_to_float(*half), m), false, random16);
