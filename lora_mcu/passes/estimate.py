@@ -16,9 +16,9 @@ from lora_mcu.passes.stripes import Stripe
 from lora_mcu.passes.tail import Split
 from lora_mcu.passes.views import views
 
-_INT8, _DEPTHWISE = 1.4, 3.6  # instructions per multiply-accumulate forward
+_INT8, _DEPTHWISE = 1.35, 3.5  # instructions per multiply-accumulate forward
 _PRODUCTS = (Conv2D, Dense, Depthwise, TransposeConv)
-_PER_ELEMENT = 12.0  # everything that is not a product, an output element
+_PER_ELEMENT = 10.0  # everything that is not a product, an output element
 _PER_MOVED_BYTE, _PER_ROW = 1.25, 600.0  # depth-first execution: memmove by words, a kernel called for one row
 
 
@@ -36,7 +36,7 @@ class _Mode:
     update: float
 
 
-_MODES = {"f32": _Mode(3.0, 4.0, 36.0, 12.0, 40.0), "i16": _Mode(1.5, 1.7, 20.0, 60.0, 60.0)}
+_MODES = {"f32": _Mode(3.4, 4.0, 20.0, 20.0, 28.0), "i16": _Mode(1.7, 1.7, 14.0, 62.0, 42.0)}
 
 
 @dataclass(frozen=True)
