@@ -41,8 +41,8 @@ typedef struct {
     int32_t too_much;
 } part_t;
 
-/* y of output o */
-static int8_t output(const lmcu_dense_t *p, int32_t acc, int32_t o)
+/* y of output o; not copied into its loop */
+LMCU_NOINLINE static int8_t output(const lmcu_dense_t *p, int32_t acc, int32_t o)
 {
     const int32_t at = p->requant.per_channel ? o : 0;
     const uint64_t multiplier = p->requant.multiplier[at];
