@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conformance.op_cases import Rng, _activation, _scale, _weighted, _window, _zero
-from conformance.oracle import differing
+from conformance.oracle import Oracle, differing
 from conformance.tflite_builder import RELU, SAME, Builder
 from conformance.training_data import labelled, random_adapter
 
@@ -80,7 +80,7 @@ def test_a_stack_trains_as_the_reference(kind: str, numerics: str, tmp_path: Pat
 @pytest.mark.parametrize("numerics", NUMERICS)
 @pytest.mark.parametrize("k", [2100, 9001, 16_384, 16_385])
 def test_long_sums_equal_the_reference(k: int, numerics: str, tmp_path: Path) -> None:
-    """Where A keeps fewer bits than binary16 has, and where the biases cannot take in what the adapter adds."""
+    """Where A keeps fewer bits than binary16 has."""
     b, rng = Builder(), np.random.default_rng(k)
     x = b.tensor((1, k), "int8", 0.05, -128)
     inputs, scale = _weighted(rng, b, x, 0.05, (3, k), 3, 0, k, True)
@@ -97,3 +97,48 @@ def test_long_sums_equal_the_reference(k: int, numerics: str, tmp_path: Path) ->
     assert differing(twin.infer(samples), reference.infer(samples)) == 0
     got, want = twin.gradients(samples[0], labels[0]), reference.gradients(samples[0], labels[0])
     assert all(differing(got[key], want[key]) == 0 and want[key].any() for key in want)
+
+
+RATIOS = (0.002, 0.01, 0.7, 3e-7, 0.004, 2.0**-9, 0.3, 0.0005, 0.03)  # of an accumulator's step to the output's
+
+
+def _uneven(kind: str, ratios: tuple[float, ...], large_bias: int) -> bytes:
+    """Outputs of one layer whose scales are ``ratios``; the fourth's bias is large."""
+    b, rng, m, k = Builder(), np.random.default_rng(9), len(ratios), 40
+    x_scale, y_scale = 0.05, 0.1
+    scales = (np.array(ratios) * y_scale / x_scale).astype(np.float32)
+    conv = kind == "CONV_2D"
+    x = b.tensor((1, 5, 1, k) if conv else (1, k), "int8", x_scale, -7)
+    w = b.tensor((m, 1, 1, k) if conv else (m, k), "int8", scales, 0, 0, rng.integers(-127, 128, (m, k)))
+    bias = rng.integers(-3000, 3000, m)
+    bias[3] = large_bias
+    inputs = [x, w, b.tensor((m,), "int32", x_scale * scales, 0, 0, bias)]
+    y = b.tensor((1, 5, 1, m) if conv else (1, m), "int8", y_scale, 5)
+    none = RELU["NONE"]
+    if conv:
+        b.op(kind, inputs, [y], "Conv2DOptions", padding=SAME, strideH=1, strideW=1, dilationHFactor=1,
+             dilationWFactor=1, fusedActivationFunction=none)  # fmt: skip
+    else:
+        b.op(kind, inputs, [y], "FullyConnectedOptions", fusedActivationFunction=none)
+    return b.build([x], [y])
+
+
+@pytest.mark.parametrize("numerics", NUMERICS)
+@pytest.mark.parametrize("large_bias", [-2_000_000, 1_150_000_000])
+@pytest.mark.parametrize("ratios", [RATIOS, (0.002,) * 8 + (0.01,)])
+@pytest.mark.parametrize("kind", ["FULLY_CONNECTED", "CONV_2D"])
+def test_outputs_of_uneven_scales_and_biases(
+    kind: str, ratios: tuple[float, ...], large_bias: int, numerics: str, tmp_path: Path
+) -> None:
+    """Every form of rounding in one layer; a bias that cannot take in what an adapter adds."""
+    path = tmp_path / "uneven.tflite"
+    path.write_bytes(_uneven(kind, ratios, large_bias))
+    program = lora_mcu.compile(path, board="native", adapt="all", rank=4, loss="mse", numerics=numerics)
+    twin, reference = program.twin(), Reference(program)
+    x, _ = labelled(program.info, 20, 1)
+    assert differing(twin.infer(x), Oracle(path).infer(x)) == 0
+    for learner in (twin, reference):
+        learner.load(random_adapter(program.info, 2))
+    assert differing(twin.infer(x), reference.infer(x)) == 0
+    source = program.files()["src/model.c"].decode()
+    assert ("_lora = {4, 0, 160, 1," in source) == (large_bias < 0)
