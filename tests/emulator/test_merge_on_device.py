@@ -116,4 +116,4 @@ def test_merged_inference_costs_what_the_base_costs(
     base = instructions(compile_and_build(tmp_path / "base", HAR, "netduinoplus2", adapt="none"), x)
     merged, beside = instructions(resident, x, load=mine, merge=True), instructions(resident, x, load=mine)
     assert merged < 1.01 * base and abs(merged - instructions(alone, x)) < 0.01 * base
-    assert beside > 1.2 * base
+    assert beside > 1.1 * base
