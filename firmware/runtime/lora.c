@@ -44,10 +44,32 @@ static int32_t expand_four_rows(const uint16_t *half, int32_t k, float *to)
     }
     return k & ~1;
 }
+
+/* to[i] = half[i], four at a time; returns how many that is. */
+static int32_t expand_groups(const uint16_t *half, int32_t count, float *to)
+{
+    const uint16_t *const end = half + (count & ~3);
+    uint32_t x, y;
+    if (half != end) {
+        __asm__ volatile("1:\n\tldr %[x], [%[half]], #4\n\tldr %[y], [%[half]], #4\n\tvmov s0, s1, %[x], %[y]\n\t"
+                         "vcvtt.f32.f16 s3, s1\n\tvcvtb.f32.f16 s2, s1\n\tvcvtt.f32.f16 s1, s0\n\tvcvtb.f32.f16 s0, s0\n\t"
+                         "vstmia %[to]!, {s0, s1, s2, s3}\n\tcmp %[half], %[end]\n\tbne 1b"
+                         : [half] "+&r"(half), [to] "+&r"(to), [x] "=&r"(x), [y] "=&r"(y)
+                         : [end] "r"(end)
+                         : "s0", "s1", "s2", "s3", "cc", "memory");
+    }
+    return count & ~3;
+}
 #else
 static int32_t expand_four_rows(const uint16_t *half, int32_t k, float *to)
 {
     (void)half, (void)k, (void)to;
+    return 0;
+}
+
+static int32_t expand_groups(const uint16_t *half, int32_t count, float *to)
+{
+    (void)half, (void)count, (void)to;
     return 0;
 }
 #endif
@@ -61,7 +83,8 @@ lmcu_factors_t lmcu_lora_expand(const lmcu_lora_t *lora, int32_t k, int32_t m, f
     for (int32_t j = 0; j < lora->rank; ++j) {
         expand(f.a_half + j * k + done, k - done, f.a_t + done * lora->rank + j, lora->rank);
     }
-    expand(f.b_half, m * lora->rank, f.b, 1);
+    const int32_t whole = expand_groups(f.b_half, m * lora->rank, f.b);
+    expand(f.b_half + whole, m * lora->rank - whole, f.b + whole, 1);
     return f;
 }
 
@@ -135,20 +158,21 @@ static void project_groups(const lmcu_factors_t *f, const int16_t *patch, int32_
     "vmul.f32 " a0 ", " a0 ", " x "\n\tvmul.f32 " a1 ", " a1 ", " x "\n\tvmul.f32 " a2 ", " a2 ", " x "\n\t"            \
     "vmul.f32 " a3 ", " a3 ", " x "\n\tvadd.f32 %[s0], %[s0], " a0 "\n\tvadd.f32 %[s1], %[s1], " a1 "\n\t"              \
     "vadd.f32 %[s2], %[s2], " a2 "\n\tvadd.f32 %[s3], %[s3], " a3 "\n\t"
-#define TWO(x, y)                                                                                                      \
-    "vldmia %[a]!, {s4, s5, s6, s7, s8, s9, s10, s11}\n\t" VALUE(x, "s4", "s5", "s6", "s7") VALUE(y, "s8", "s9", "s10", "s11")
+#define ALL_OF_A "vldmia %[a]!, {s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17, s18, s19}\n\t"
     if (a != end) {
         __asm__ volatile("1:\n\tldrd %[x], %[y], [%[patch]]\n\tadd %[patch], %[patch], %[step]\n\tvmov s0, s1, %[x], %[y]\n\t"
                          "lsr %[x], %[x], #16\n\tlsr %[y], %[y], #16\n\tvmov s2, s3, %[x], %[y]\n\tvcvt.f32.s16 s0, s0, #0\n\t"
-                         "vcvt.f32.s16 s1, s1, #0\n\tvcvt.f32.s16 s2, s2, #0\n\tvcvt.f32.s16 s3, s3, #0\n\t" TWO("s0", "s1")
-                         TWO("s2", "s3") "cmp %[a], %[end]\n\tbne 1b"
+                         "vcvt.f32.s16 s1, s1, #0\n\tvcvt.f32.s16 s2, s2, #0\n\tvcvt.f32.s16 s3, s3, #0\n\t" ALL_OF_A VALUE("s0", "s4", "s5", "s6", "s7")
+                         VALUE("s1", "s8", "s9", "s10", "s11") VALUE("s2", "s12", "s13", "s14", "s15")
+                         VALUE("s3", "s16", "s17", "s18", "s19") "cmp %[a], %[end]\n\tbne 1b"
                          : [patch] "+&r"(patch), [a] "+&r"(a), [s0] "+&t"(s0), [s1] "+&t"(s1), [s2] "+&t"(s2), [s3] "+&t"(s3),
                            [x] "=&r"(x), [y] "=&r"(y)
                          : [step] "r"(2 * step), [end] "r"(end)
-                         : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "cc", "memory");
+                         : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15",
+                           "s16", "s17", "s18", "s19", "cc", "memory");
     }
 #undef VALUE
-#undef TWO
+#undef ALL_OF_A
     sum[0] = s0;
     sum[1] = s1;
     sum[2] = s2;
@@ -231,34 +255,44 @@ LMCU_INLINE void add_deltas(const lmcu_factors_t *f, int expanded, int32_t rank,
 }
 
 #if LMCU_DSP && LMCU_HALF_HARDWARE
-/* Of four products, two of which come in the words of B that stand in s0 and s1 or, expanded, all four: their sum in the written
- * order, times c. Twice that, cut off, is limited to +-2^31 and a half that is left over goes up above 0. */
-#define DELTA(b1, b2)                                                                                                  \
-    "vmul.f32 s0, s0, %[t0]\n\tvmul.f32 " b1 ", " b1 ", %[t1]\n\tvmul.f32 " b2 ", " b2 ", %[t2]\n\tvmul.f32 s3, s3, %[t3]\n\t" \
-    "vadd.f32 s0, s0, " b1 "\n\tvadd.f32 s0, s0, " b2 "\n\tvadd.f32 s0, s0, s3\n\tvldmia %[c]!, {s1}\n\t"               \
-    "vmul.f32 s0, s1, s0\n\tvcvt.s32.f32 s0, s0, #1\n\tldr %[x], [%[bias]], #4\n\tvmov %[y], s0\n\t"                   \
-    "bic %[z], %[y], %[y], asr #31\n\tlsrs %[z], %[z], #1\n\tadc %[x], %[x], %[y], asr #1\n\tstr %[x], [%[to]], #4\n\t" \
-    "cmp %[to], %[end]\n\tbne 1b"
+/* Two outputs: B in s0, b1, b2, s3 and in s4, d1, d2, s7. The sum of each one's products in the written order, times c; twice that,
+ * cut off, is limited to +-2^31, and a half that is left over goes up above 0. */
+#define DELTAS(b1, b2, d1, d2)                                                                                         \
+    "vmul.f32 s0, s0, %[t0]\n\tvmul.f32 s4, s4, %[t0]\n\tvmul.f32 " b1 ", " b1 ", %[t1]\n\tvmul.f32 " d1 ", " d1 ", %[t1]\n\t" \
+    "vmul.f32 " b2 ", " b2 ", %[t2]\n\tvmul.f32 " d2 ", " d2 ", %[t2]\n\tvmul.f32 s3, s3, %[t3]\n\tvmul.f32 s7, s7, %[t3]\n\t" \
+    "vadd.f32 s0, s0, " b1 "\n\tvadd.f32 s4, s4, " d1 "\n\tvadd.f32 s0, s0, " b2 "\n\tvadd.f32 s4, s4, " d2 "\n\t"        \
+    "vadd.f32 s0, s0, s3\n\tvadd.f32 s4, s4, s7\n\tvldmia %[c]!, {s1, s2}\n\tvmul.f32 s0, s1, s0\n\tvmul.f32 s1, s2, s4\n\t" \
+    "vcvt.s32.f32 s0, s0, #1\n\tvcvt.s32.f32 s1, s1, #1\n\tldrd %[x], %[w], [%[bias]], #8\n\tvmov %[y], %[z], s0, s1\n\t"  \
+    "bic %[v], %[y], %[y], asr #31\n\tlsrs %[v], %[v], #1\n\tadc %[x], %[x], %[y], asr #1\n\t"                          \
+    "bic %[v], %[z], %[z], asr #31\n\tlsrs %[v], %[v], #1\n\tadc %[w], %[w], %[z], asr #1\n\t"                          \
+    "strd %[x], %[w], [%[to]], #8\n\tcmp %[to], %[end]\n\tbne 1b"
 #define OPERANDS                                                                                                       \
-    [c] "+&r"(c), [bias] "+&r"(bias), [to] "+&r"(to), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z)                         \
-        : [t0] "t"(t[0]), [t1] "t"(t[1]), [t2] "t"(t[2]), [t3] "t"(t[3]), [end] "r"(to + count)                        \
-        : "s0", "s1", "s2", "s3", "cc", "memory"
+    [c] "+&r"(c), [bias] "+&r"(bias), [to] "+&r"(to), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z), [v] "=&r"(v), [w] "=&r"(w) \
+        : [t0] "t"(t[0]), [t1] "t"(t[1]), [t2] "t"(t[2]), [t3] "t"(t[3]), [end] "r"(end)                               \
+        : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "cc", "memory"
 
-/* Rank 4; count > 0 */
+/* Rank 4 */
 static void add_four_deltas(const lmcu_factors_t *f, const float *t, const int32_t *bias, int32_t first, int32_t count, int32_t *to)
 {
     const float *c = f->lora->c + first, *b = f->b + 4 * first;
     const uint16_t *half = f->b_half + 4 * first;
-    int32_t x, y, z;
-    if (f->b) {
-        __asm__ volatile("1:\n\tvldmia %[b]!, {s0, s1, s2, s3}\n\t" DELTA("s1", "s2") : [b] "+&r"(b), OPERANDS);
-    } else {
-        __asm__ volatile("1:\n\tldr %[x], [%[b]], #4\n\tldr %[y], [%[b]], #4\n\tvmov s0, s1, %[x], %[y]\n\t"
-                         "vcvtt.f32.f16 s2, s0\n\tvcvtt.f32.f16 s3, s1\n\tvcvtb.f32.f16 s0, s0\n\tvcvtb.f32.f16 s1, s1\n\t"
-                         DELTA("s2", "s1") : [b] "+&r"(half), OPERANDS);
+    const int32_t *const end = to + (count & ~1);
+    int32_t x, y, z, v, w;
+    if (to != end && f->b) {
+        __asm__ volatile("1:\n\tvldmia %[b]!, {s0, s1, s2, s3, s4, s5, s6, s7}\n\t" DELTAS("s1", "s2", "s5", "s6")
+                         : [b] "+&r"(b), OPERANDS);
+    } else if (to != end) {
+        __asm__ volatile("1:\n\tldr %[x], [%[b]], #4\n\tldr %[y], [%[b]], #4\n\tldr %[z], [%[b]], #4\n\tldr %[w], [%[b]], #4\n\t"
+                         "vmov s0, s1, %[x], %[y]\n\tvmov s4, s5, %[z], %[w]\n\tvcvtt.f32.f16 s2, s0\n\t"
+                         "vcvtt.f32.f16 s3, s1\n\tvcvtt.f32.f16 s6, s4\n\tvcvtt.f32.f16 s7, s5\n\tvcvtb.f32.f16 s0, s0\n\t"
+                         "vcvtb.f32.f16 s1, s1\n\tvcvtb.f32.f16 s4, s4\n\tvcvtb.f32.f16 s5, s5\n\t"
+                         DELTAS("s2", "s1", "s6", "s5") : [b] "+&r"(half), OPERANDS);
+    }
+    if ((count & 1) != 0) {
+        add_deltas(f, f->b != 0, 4, t, bias, first + count - 1, 1, to);
     }
 }
-#undef DELTA
+#undef DELTAS
 #undef OPERANDS
 #else
 static void add_four_deltas(const lmcu_factors_t *f, const float *t, const int32_t *bias, int32_t first, int32_t count, int32_t *to)
@@ -277,7 +311,7 @@ void lmcu_lora_deltas(const lmcu_factors_t *f, const lmcu_projection_t *from, co
     const float *t = from->t;
     const int32_t rank = f->lora->rank;
     const lmcu_factors_t local = *f;
-    if (rank == 4 && bias && count > 0) {
+    if (rank == 4 && bias) {
         add_four_deltas(&local, t, bias, first, count, to);
     } else {
         add_deltas(&local, local.b != 0, rank, t, bias, first, count, to);

@@ -2,6 +2,7 @@
 /* Every kernel that has a body with DSP instructions against its portable body on the same core: random shapes and values,
  * rails and zero points at both ends. Prints one line through semihosting and ends the emulator. */
 #include "lmcu_ops.h"
+#include "lora.h"
 
 #define KERNEL(name, ...)                                                                                              \
     void lmcu_##name(__VA_ARGS__);                                                                                     \
@@ -12,12 +13,19 @@ KERNEL(conv2d_forward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t 
 KERNEL(conv2d_backward, const lmcu_conv2d_t *, const lmcu_lora_t *, const int8_t *, const int8_t *, float *, float *, void *);
 KERNEL(depthwise_forward, const lmcu_depthwise_t *, const int8_t *, int8_t *);
 KERNEL(depthwise_backward, const lmcu_depthwise_t *, const int8_t *, float *, float *);
+int16_t *portable_patch_values(int16_t *, int32_t, const int8_t *, int32_t, int32_t);
+lmcu_factors_t portable_lora_direct(const lmcu_lora_t *, int32_t, int32_t);
+void portable_lora_project(const lmcu_factors_t *, const int16_t *, int32_t, lmcu_projection_t *);
+void portable_lora_deltas(const lmcu_factors_t *, const lmcu_projection_t *, const int32_t *, int32_t, int32_t, int32_t *);
+#if !LMCU_NUMERICS_I16
+lmcu_factors_t portable_lora_expand(const lmcu_lora_t *, int32_t, int32_t, float *);
+#endif
 bool lmcu_update(uint32_t samples);
 bool portable_update(uint32_t samples);
 void lmcu_factors_changed(void);
 void portable_factors_changed(void);
 
-enum { VALUES = 2048, CHANNELS = 80, FACTORS = 2048, CASES = 600, UPDATED = 256 };
+enum { VALUES = 2048, CHANNELS = 80, FACTORS = 2048, CASES = 750, UPDATED = 256 };
 extern uint16_t blank_factors[];
 extern float blank_gradients[];
 extern lmcu_adapter_t blank_adapters[];
@@ -277,6 +285,31 @@ static int depthwise_case(void)
     return all_same();
 }
 
+/* What the adapter adds to a position's biases, which an output rounded to int8 shows but roughly. */
+static int deltas_case(void)
+{
+    static int16_t patch[2][100];
+    static int32_t to[2][CHANNELS];
+    const int32_t k = 1 + below(90), m = 1 + below(40), rank = below(2) ? 4 : 1 + below(4), first = below((uint32_t)m);
+    const int32_t zero = zero_point(), *from = below(3) ? bias : 0;
+    const lmcu_lora_t lora = random_lora(rank, k, m);
+    lmcu_factors_t f = lmcu_lora_direct(&lora, k, m), g = portable_lora_direct(&lora, k, m);
+    lmcu_projection_t t, u;
+#if !LMCU_NUMERICS_I16
+    if (below(2)) {
+        f = lmcu_lora_expand(&lora, k, m, (float *)(void *)scratch);
+        g = portable_lora_expand(&lora, k, m, (float *)(void *)(scratch + 1024));
+    }
+#endif
+    (void)lmcu_patch_values(patch[0], LMCU_GROUP, x, zero, k);
+    (void)portable_patch_values(patch[1], LMCU_GROUP, x, zero, k);
+    lmcu_lora_project(&f, patch[0], LMCU_GROUP, &t);
+    portable_lora_project(&g, patch[1], LMCU_GROUP, &u);
+    lmcu_lora_deltas(&f, &t, from, first, m - first, to[0]);
+    portable_lora_deltas(&g, &u, from, first, m - first, to[1]);
+    return same(to[0], to[1], 4u * (uint32_t)(m - first));
+}
+
 void lmcu_factors_changed(void)
 {
 }
@@ -345,8 +378,9 @@ static int update_case(void)
 
 static __attribute__((noinline)) void compare(void)
 {
-    static int (*const kinds[4])(void) = {dense_case, conv_case, depthwise_case, update_case};
-    static const char *const failures[4] = {"dense differs\n", "conv2d differs\n", "depthwise differs\n", "update differs\n"};
+    static int (*const kinds[5])(void) = {dense_case, conv_case, depthwise_case, update_case, deltas_case};
+    static const char *const failures[5] = {"dense differs\n", "conv2d differs\n", "depthwise differs\n", "update differs\n",
+                                            "lora differs\n"};
     const char *verdict = "equal\n";
     for (int32_t i = 0; i < CASES; ++i) {
         fill(x, VALUES);
@@ -354,8 +388,8 @@ static __attribute__((noinline)) void compare(void)
         random_constants();
         clear_gradients();
         keep_gradients();
-        if (!kinds[i % 4]()) {
-            verdict = failures[i % 4];
+        if (!kinds[i % 5]()) {
+            verdict = failures[i % 5];
             break;
         }
     }
