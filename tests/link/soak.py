@@ -31,9 +31,9 @@ SIZES = (12, 8, 4)
 RATE = 0.01
 
 
-def faulty(line: Transport, seed: int) -> FaultyLine:
-    """``line`` with the four faults."""
-    faults = Faults(drop=RATE, flip=RATE, duplicate=RATE, lose_byte=0, noise=0, stall=RATE)
+def faulty(line: Transport, seed: int, stall: float = RATE) -> FaultyLine:
+    """``line`` with the four faults; delays are drawn once a read, which hands on several frames on a busy computer."""
+    faults = Faults(drop=RATE, flip=RATE, duplicate=RATE, lose_byte=0, noise=0, stall=stall)
     return FaultyLine(line, seed, faults, longest_stall=3)
 
 
@@ -42,7 +42,9 @@ def data(samples: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(-128, 128, (samples, SIZES[0])).astype(np.int8), rng.integers(0, SIZES[-1], samples)
 
 
-def soak(board: str, samples: int, seed: int, progress: Callable[[int], None] | None = None) -> str:
+def soak(
+    board: str, samples: int, seed: int, progress: Callable[[int], None] | None = None, stall: float = RATE
+) -> str:
     """Return what happened, in one line. Raises AssertionError where a sample was lost or doubled."""
     x, y = data(samples)
     with tempfile.TemporaryDirectory(prefix="lora_mcu-soak-") as temporary:
@@ -53,7 +55,7 @@ def soak(board: str, samples: int, seed: int, progress: Callable[[int], None] | 
         lora_mcu.build(project)
         twin = program.twin()
         with lora_mcu.emulate(project) as url:
-            line = faulty(SerialTransport(url), seed)
+            line = faulty(SerialTransport(url), seed, stall)
             start = time.monotonic()
             with lora_mcu.Device(line, timeout=0.25, retries=30) as device:
                 for learner in (device, twin):
