@@ -73,7 +73,8 @@ def _lora(op: Conv2D | Dense, ctx: Context, layer: AdaptedLayer | None, prefix: 
     if layer is None:
         return [], "NULL"
     gamma = np.float32(ctx.adaptation.gamma)
-    c = (gamma / weight_scales(ctx.graph, op.weights, layer.m)).astype(np.float32)
+    with np.errstate(over="ignore"):  # of scales below the normal float32: as large as c can be
+        c = np.minimum(gamma / weight_scales(ctx.graph, op.weights, layer.m), np.finfo(np.float32).max)
     input_scale = ctx.graph.tensors[op.inputs[0]].s
     layout = ints(ctx.adaptation.rank, layer.a_offset, layer.b_offset, _fits(op, ctx.graph))
     values = f"{layout}, {c_float(gamma)}, {c_float(input_scale)}, {prefix}_c"

@@ -33,7 +33,8 @@ def _round_half_away(value: NDArray[np.float64]) -> NDArray[np.float64]:
 def thresholds(m: float, steps: int = 255) -> NDArray[np.int64]:
     """Smallest acc >= 0 with definition(acc) >= n, for n = 1..steps, as far as it is below 2^31."""
     n = np.arange(1, steps + 1, dtype=np.float64)
-    estimate = (n - 0.5) / m
+    with np.errstate(over="ignore"):  # infinite ones are left out
+        estimate = (n - 0.5) / m
     n, estimate = n[estimate <= ACC_MAX + 4.0], estimate[estimate <= ACC_MAX + 4.0]
     acc = np.maximum(np.ceil(estimate), 1.0)
     while (low := definition(acc - 1, m) >= n).any():

@@ -88,7 +88,7 @@ def whole(value: float) -> tuple[int, int]:
 
 def output_factors(c: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     """n int32 and e int8 with c[o] = n[o] * 2^(e[o] - 32) exactly, n in 2^30 .. 2^31 - 1."""
-    mantissa, exponent = np.frexp(np.minimum(c, np.finfo(np.float32).max).astype(np.float64))
+    mantissa, exponent = np.frexp(c.astype(np.float64))
     return np.ldexp(mantissa, 31).astype(np.int32), np.clip(exponent + 1, -128, 127).astype(np.int8)
 
 

@@ -142,12 +142,12 @@ class Reference(Learner):
             return i16.Factors(
                 halves[a].reshape(r, layer.k), halves[b].reshape(layer.m, r),
                 self._sums[a].reshape(r, layer.k), self._sums[b].reshape(layer.m, r),
-                gamma, self._graph.tensors[op.inputs[0]].s, (gamma / scales).astype(F32),
+                gamma, self._graph.tensors[op.inputs[0]].s, _limited(gamma, scales),
             )  # fmt: skip
         return Factors(
             values[a].reshape(r, layer.k), values[b].reshape(layer.m, r),
             self._sums[a].reshape(r, layer.k), self._sums[b].reshape(layer.m, r),
-            gamma, self._graph.tensors[op.inputs[0]].s, (gamma / scales).astype(F32),
+            gamma, self._graph.tensors[op.inputs[0]].s, _limited(gamma, scales),
         )  # fmt: skip
 
     # ---- loss and backward ----
@@ -346,3 +346,9 @@ class Reference(Learner):
         self._state.factors = factors
         self._restart()
         self._reset_state()
+
+
+def _limited(gamma: np.float32, scales: Array) -> Array:
+    """fl(gamma / s_w), at most the largest float32."""
+    with np.errstate(over="ignore"):
+        return np.minimum((gamma / scales).astype(F32), np.finfo(F32).max)
